@@ -1,0 +1,11 @@
+//! The Mailrail server as a library.
+#![forbid(unsafe_code)]
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod event;
+pub mod limits;
+pub mod link;
+pub mod message;
+pub mod sign;
+pub mod smtp;

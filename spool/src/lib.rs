@@ -1,0 +1,1 @@
+//! Durable store of one shard. See `FORMAT.md` for the bytes.
