@@ -1,0 +1,160 @@
+//! Compaction: the few live messages of an old segment go to the head of the log, so that it can be used again.
+
+use crate::{
+    MessageKey, Spool,
+    append::{ChunkRef, MessageHead, MessageRecord, member},
+    disk::Disk,
+    record::{self, Kind},
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Reused list of chunks.
+    pub(crate) chunks: Vec<ChunkRef>,
+    buffer: Vec<u8>,
+}
+
+impl<D: Disk> Spool<D> {
+    /// Moves up to about `budget` bytes; true if there is more to do now. Cheap when there is nothing to do.
+    pub fn compact(&mut self, budget: usize) -> bool {
+        let (out, durable) = (self.outbox.acknowledged, self.commit.durable);
+        let only_notes = |s: &crate::segment::Segment<D::Region>| s.sealed && s.live == 0 && s.notes > 0 && !s.retiring;
+        if let Some(generation) = self.segments.used.iter().find(|(_, s)| only_notes(s)).map(|(g, _)| *g) {
+            self.carry_notes(generation);
+        }
+        let Some(victim) = self.victim(out, durable) else { return false };
+        let mut moved = 0;
+        while moved < budget {
+            let Some(segment) = self.segments.used.get_mut(&victim) else { return false };
+            let Some(key) = segment.members.pop() else { return false };
+            match self.relocate(key, victim) {
+                Some(bytes) => moved += bytes,
+                None => {
+                    if let Some(segment) = self.segments.used.get_mut(&victim) {
+                        segment.members.push(key);
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The segment to empty next: one that is nearly dead, or one whose few ended messages hold up too many later ones.
+    fn victim(&self, out: u64, durable: u64) -> Option<u64> {
+        let size = self.limits.segment_size as u64;
+        let most = size * u64::from(self.limits.compact_below_percent) / 100;
+        let sealed = || self.segments.used.iter().filter(|(_, s)| s.sealed && !s.retiring && !s.members.is_empty());
+        if let Some((generation, _)) = sealed().find(|(_, s)| s.live > 0 && s.live_bytes <= most) {
+            return Some(*generation);
+        }
+        let bound = || self.segments.used.values().filter(|s| s.is_empty(out, durable) && self.segments.is_bound(s));
+        let held = bound().count() as u64 * size;
+        if held <= self.segments.live_bytes() / 2 + 4 * size {
+            return None;
+        }
+        // A bound segment may itself hold up others; the root of each chain has live messages.
+        let oldest =
+            bound().flat_map(|s| s.ends.iter().copied()).filter(|g| self.segments.used.contains_key(g)).min()?;
+        sealed().find(|(generation, s)| **generation == oldest && s.live > 0).map(|(generation, _)| *generation)
+    }
+
+    /// Copies one message out of `victim`. Bytes moved (0 if it was gone already), or none if there is no room.
+    fn relocate(&mut self, key: MessageKey, victim: u64) -> Option<usize> {
+        let Some(entry) = self.index.get(key) else { return Some(0) };
+        let (identity, old) = (entry.identity, entry.place);
+        let Some((header, payload)) = self.segments.read(old) else { return Some(0) };
+        let old_size = record::size(header.length);
+        let Some(message) = MessageRecord::parse(payload) else { return Some(0) };
+        let mut chunks: Vec<_> = message.chunk_refs().collect();
+        if old.generation != victim && chunks.iter().all(|chunk| chunk.place.generation != victim) {
+            return Some(0);
+        }
+        let states = entry.states.as_slice();
+        let head = |chunks: &[ChunkRef], out: &mut Vec<u8>| {
+            out.clear();
+            let head = MessageHead {
+                identity,
+                accepted_ms: message.accepted_ms,
+                total: message.total,
+                id: message.id,
+                recipients: message.recipients,
+                states: Some(states),
+                chunks,
+                meta_len: message.meta.len(),
+                content_len: message.content.len(),
+            };
+            head.write(out);
+            out.extend_from_slice(message.meta);
+            out.extend_from_slice(message.content);
+        };
+        let mut buffer = std::mem::take(&mut self.compacting.buffer);
+        head(&chunks, &mut buffer);
+        let carried: usize =
+            chunks.iter().filter(|c| c.place.generation == victim).map(|c| record::size(c.len())).sum();
+        let need = record::size(buffer.len()) + carried + 2 * record::size(0);
+        let fits = buffer.len() <= self.segments.largest();
+        // Outcomes come first: compaction leaves them half of the reserve.
+        let room = self.segments.room() >= need + self.limits.reserve / 2;
+        self.compacting.buffer = buffer;
+        if !fits || !room {
+            return (!fits).then_some(0);
+        }
+        for chunk in chunks.iter_mut().filter(|chunk| chunk.place.generation == victim) {
+            *chunk = self.copy_chunk(*chunk)?;
+        }
+        self.rewrite(key, old_size, &chunks)
+    }
+
+    fn copy_chunk(&mut self, chunk: ChunkRef) -> Option<ChunkRef> {
+        let length = chunk.len();
+        if !self.segments.make_room(length, self.commit.durable) {
+            return None;
+        }
+        self.scratch.clear();
+        self.scratch.extend_from_slice(self.segments.read(chunk.place)?.1);
+        let scratch = &self.scratch;
+        let (place, sequence) =
+            self.segments.write(Kind::Chunk, length, self.commit.durable, |at| at.copy_from_slice(scratch));
+        self.segments.pin(place.generation, record::size(length));
+        self.moved_out(chunk.place.generation, place.generation, sequence, record::size(length));
+        Some(ChunkRef { place, length: chunk.length })
+    }
+
+    /// Writes the record in `compacting.buffer` anew, with these chunks, and lets go of the old one.
+    fn rewrite(&mut self, key: MessageKey, old_size: usize, chunks: &[ChunkRef]) -> Option<usize> {
+        let buffer = std::mem::take(&mut self.compacting.buffer);
+        let done = (|| {
+            let length = buffer.len();
+            if !self.segments.make_room(length, self.commit.durable) {
+                return None;
+            }
+            let message = MessageRecord::parse(&buffer)?;
+            let refs = message.chunks.as_ptr() as usize - buffer.as_ptr() as usize;
+            let (place, sequence) = self.segments.write(Kind::Message, length, self.commit.durable, |at| {
+                at.copy_from_slice(&buffer);
+                for (chunk, at) in chunks.iter().zip(at[refs..].chunks_exact_mut(crate::append::CHUNK)) {
+                    at[..8].copy_from_slice(&chunk.place.generation.to_le_bytes());
+                    at[8..12].copy_from_slice(&chunk.place.offset.to_le_bytes());
+                    at[12..].copy_from_slice(&chunk.length.to_le_bytes());
+                }
+            });
+            self.segments.pin(place.generation, record::size(length));
+            let old = std::mem::replace(&mut self.index.get_mut(key)?.place, place);
+            self.moved_out(old.generation, place.generation, sequence, old_size);
+            member(&mut self.segments, key, place, chunks.iter().copied());
+            Some(record::size(length))
+        })();
+        self.compacting.buffer = buffer;
+        done
+    }
+
+    /// `bytes` of `from` live on in `to`, as record `sequence`.
+    fn moved_out(&mut self, from: u64, to: u64, sequence: u64, bytes: usize) {
+        self.segments.unpin(from, bytes);
+        if let Some(segment) = self.segments.used.get_mut(&from) {
+            segment.durable_barrier = segment.durable_barrier.max(sequence);
+        }
+        self.segments.outlive(to, from);
+    }
+}

@@ -1,0 +1,171 @@
+//! The seam between the store and the medium. [`RealDisk`] is a directory of files; tests stand in another that loses
+//! what was not synced.
+
+use crate::{error::OpenError, map::Mapped};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+/// Bytes of a segment, as the processor sees them.
+pub trait Region {
+    /// To read.
+    fn bytes(&self) -> &[u8];
+    /// To write; durable only after a sync of the segment.
+    fn bytes_mut(&mut self) -> &mut [u8];
+}
+
+/// Work that may block, for any thread.
+pub type Prepare = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+/// Where segments live. Segments are named by a number.
+pub trait Disk {
+    /// A mapped segment.
+    type Region: Region;
+
+    /// Numbers of all segments there are. Blocking; only at start.
+    ///
+    /// # Errors
+    /// As the medium says.
+    fn list(&self) -> io::Result<Vec<u32>>;
+
+    /// Maps an existing, fully allocated segment.
+    ///
+    /// # Errors
+    /// As the medium says; too short a file is `UnexpectedEof`.
+    fn map(&mut self, segment: u32, size: usize) -> io::Result<Self::Region>;
+
+    /// Work that makes the segment if it is not there (allocated and written in full) and durably gives it `head` as
+    /// its first bytes.
+    fn prepare(&self, segment: u32, size: usize, head: Vec<u8>) -> Prepare;
+
+    /// Work that makes durable what was written to the mapped segment.
+    fn sync(&self, segment: u32) -> Prepare;
+
+    /// Work that durably removes the segment.
+    fn remove(&self, segment: u32) -> Prepare;
+
+    /// The file to `fdatasync`, where there is one.
+    fn path(&self, segment: u32) -> PathBuf;
+}
+
+/// A directory of segment files, locked against a second process.
+pub struct RealDisk {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl RealDisk {
+    /// Opens or makes the directory, and locks it.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] if another process has it.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let io_error = |what| {
+            let path = directory.to_path_buf();
+            move |source| OpenError::Io { path, what, source }
+        };
+        fs::create_dir_all(directory).map_err(io_error("make the directory"))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(directory.join("lock"))
+            .map_err(io_error("open the lock file"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { directory: directory.to_path_buf(), _lock: lock }),
+            Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(directory.to_path_buf())),
+            Err(fs::TryLockError::Error(source)) => Err(io_error("lock it")(source)),
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Disk for RealDisk {
+    type Region = Mapped;
+
+    fn list(&self) -> io::Result<Vec<u32>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            // A half-made segment was never used: its maker died.
+            if path.extension().is_some_and(|e| e == "new") {
+                fs::remove_file(&path)?;
+            }
+            let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
+            if let (Some(number), true) = (number, path.extension().is_some_and(|e| e == "seg")) {
+                found.push(number);
+            }
+        }
+        Ok(found)
+    }
+
+    fn map(&mut self, segment: u32, size: usize) -> io::Result<Mapped> {
+        Mapped::new(&OpenOptions::new().read(true).write(true).open(self.path(segment))?, size)
+    }
+
+    fn prepare(&self, segment: u32, size: usize, head: Vec<u8>) -> Prepare {
+        let (path, directory) = (self.path(segment), self.directory.clone());
+        Box::new(move || match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => {
+                file.write_all_at(&head, 0)?;
+                file.sync_data()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path, &directory, size, &head),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn sync(&self, segment: u32) -> Prepare {
+        let path = self.path(segment);
+        Box::new(move || File::open(&path)?.sync_data())
+    }
+
+    fn remove(&self, segment: u32) -> Prepare {
+        let (path, directory) = (self.path(segment), self.directory.clone());
+        Box::new(move || {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            File::open(&directory)?.sync_all()
+        })
+    }
+
+    fn path(&self, segment: u32) -> PathBuf {
+        self.directory.join(format!("{segment:08}.seg"))
+    }
+}
+
+/// Writes every block once (an extent that was never written costs a journal commit at its first sync), under another
+/// name until it is whole.
+fn make(path: &Path, directory: &Path, size: usize, head: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let written = (|| {
+        let mut file = File::create(&temporary)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size as u64)?;
+        let zeros = vec![0_u8; 1 << 20];
+        let mut left = size;
+        while left > 0 {
+            let piece = left.min(zeros.len());
+            file.write_all(&zeros[..piece])?;
+            left -= piece;
+        }
+        file.write_all_at(head, 0)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    })();
+    if written.is_err() {
+        // Give the space back; the error that matters is the first one.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
