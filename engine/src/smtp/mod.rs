@@ -11,9 +11,13 @@
 pub mod address;
 mod bdat;
 mod buffer;
+pub mod client;
 pub mod command;
 pub mod data;
 pub mod envelope;
+mod flight;
+pub mod letter;
+pub mod outcome;
 pub mod reply;
 pub mod server;
 mod session;
