@@ -159,7 +159,7 @@ impl ContentWriter {
         Self { stuff, line_start: true, after_cr: false }
     }
 
-    /// Appends `piece`; false if it has a lone CR or LF, and then only what is before that was appended.
+    /// Appends `piece`; false if it has a lone CR or LF: then the message must not be ended.
     pub(super) fn append(&mut self, piece: &[u8], out: &mut Vec<u8>) -> bool {
         out.reserve(piece.len() + 16);
         let (mut copied, mut at) = (0, 0);

@@ -114,7 +114,9 @@ impl Why {
             Self::Refused(reply) | Self::Shutdown(reply) => reply.clone(),
             Self::Misbehaved(_) => Reply::local(451, Enhanced(4, 5, 0), self.to_string()),
             Self::TlsRequired => Reply::local(451, Enhanced(4, 7, 10), self.to_string()),
-            Self::BadContent(_) => Reply::local(554, Enhanced(5, 6, 0), self.to_string()),
+            Self::BadContent(_) => {
+                Reply::local(451, Enhanced(4, 3, 0), "the connection was given up for another letter")
+            }
             Self::Quit | Self::Lost(_) | Self::TimedOut => Reply::local(451, Enhanced(4, 4, 2), self.to_string()),
         }
     }

@@ -7,8 +7,10 @@
 //! Must never write a lone CR or LF, never believe what was said in the clear once TLS is on, never wait for the end of an
 //! endless reply, and never claim more about a letter than the replies and the bytes handed out prove.
 
+mod replies;
+
 use super::{
-    flight::{Content, Flight, Turn},
+    flight::{Content, Flight},
     letter::{Capabilities, ContentWriter, Letter},
     outcome::{LetterOutcome, Stage, Verdict, Why},
     reply::{Enhanced, Reply, ReplyParser, push_number},
@@ -327,7 +329,7 @@ impl Client {
             }
         };
         if let Err(what) = good {
-            self.close(Why::BadContent(what));
+            self.bad_content(what);
         }
     }
 
@@ -335,10 +337,10 @@ impl Client {
     pub fn content_done(&mut self) {
         let (Some(mut writer), Some(flight)) = (self.writer.take(), self.flights.back_mut()) else { return };
         if flight.left > 0 {
-            return self.close(Why::BadContent("it is smaller than announced"));
+            return self.bad_content("it is smaller than announced");
         }
         if !writer.finish(&mut self.out) {
-            return self.close(Why::BadContent("it ends in a lone CR"));
+            return self.bad_content("it ends in a lone CR");
         }
         if !flight.chunk {
             self.expected.push_back(Expect::Final);
@@ -445,148 +447,21 @@ impl Client {
         self.expected.push_back(kind);
     }
 
-    /// Takes one reply from the input, if there is a whole one.
-    fn read_reply(&mut self) -> bool {
-        let ehlo = self.expected.front() == Some(&Expect::Ehlo);
-        let (caps, lines) = (&mut self.caps, &mut self.ehlo_lines);
-        let parsed = self.parser.parse(&self.input[self.start..self.end], |line| {
-            if ehlo {
-                if *lines > 0 {
-                    caps.line(line);
-                }
-                *lines += 1;
-            }
-        });
-        match parsed {
-            Ok((taken, complete)) => {
-                self.start += taken;
-                if complete {
-                    let mut reply = std::mem::take(self.parser.reply_mut());
-                    self.take_reply(&mut reply);
-                    *self.parser.reply_mut() = reply;
-                }
-                complete
-            }
-            Err(_) => {
-                self.close(Why::Misbehaved("malformed or endless reply"));
-                false
-            }
-        }
-    }
-
-    fn take_reply(&mut self, reply: &mut Reply) {
-        let shutdown = (reply.code == 421).then(|| reply.clone());
-        match self.expected.pop_front() {
-            None => return self.unsolicited(reply),
-            Some(Expect::Quit) => {
-                let why = self.why.take().unwrap_or(Why::Quit);
-                return self.close(why);
-            }
-            Some(_) if shutdown.is_some() && self.flights.is_empty() => {}
-            Some(kind @ (Expect::Mail | Expect::Rcpt | Expect::Data | Expect::Final)) => self.letter_reply(kind, reply),
-            Some(Expect::LoneDot) => self.finish_front(),
-            Some(Expect::Rset) => {}
-            Some(kind) => self.hello_reply(kind, reply),
-        }
-        if let Some(reply) = shutdown {
-            return self.close(Why::Shutdown(reply));
-        }
-        self.send_held();
-    }
-
-    fn unsolicited(&mut self, reply: &mut Reply) {
-        let why = if reply.code == 421 || (reply.code >= 400 && !self.flights.is_empty()) {
-            Why::Shutdown(reply.clone())
-        } else {
-            Why::Misbehaved("a reply to nothing")
-        };
-        if let (Why::Shutdown(_), Some(flight)) = (&why, self.flights.back_mut()) {
-            flight.decide(Verdict::Refused, Stage::Content, reply);
-        }
-        self.close(why);
-    }
-
-    fn letter_reply(&mut self, kind: Expect, reply: &mut Reply) {
-        let Some(flight) = self.flights.front_mut() else { return };
-        let failed_chunk = kind == Expect::Final && flight.chunk && !reply.is_positive();
-        let turn = match kind {
-            Expect::Mail => flight.mail(reply),
-            Expect::Rcpt => flight.rcpt(reply),
-            Expect::Data => flight.data(reply),
-            _ => flight.last(reply),
-        };
-        let give_up = flight.decided && !self.held_kinds.is_empty();
-        // After 503 to MAIL the two ends do not agree on where they are.
-        let lost_step = kind == Expect::Mail && flight.decided && flight.outcome.reply.code == 503;
-        self.dirty |= lost_step || failed_chunk || (flight.mail_accepted && (give_up || kind == Expect::Data));
-        match turn {
-            Turn::Misbehaved(what) => self.close(Why::Misbehaved(what)),
-            Turn::LoneDot => {
-                self.out.extend_from_slice(b".\r\n");
-                self.expected.push_back(Expect::LoneDot);
-            }
-            Turn::Finished => self.finish_front(),
-            Turn::Next if give_up => {
-                self.held.clear();
-                self.held_kinds.clear();
-                self.finish_front();
-            }
-            Turn::Next => {
-                if kind == Expect::Data {
-                    self.dirty = false;
-                    self.writer = Some(ContentWriter::new(true));
-                }
-            }
-        }
-    }
-
-    fn hello_reply(&mut self, kind: Expect, reply: &mut Reply) {
-        let good = reply.is_positive();
-        match kind {
-            Expect::Greeting | Expect::Ehlo if good && kind == Expect::Greeting => self.say_hello(Expect::Ehlo),
-            Expect::Ehlo if good => self.hello_done(),
-            Expect::Ehlo if reply.is_permanent() => self.say_hello(Expect::Helo),
-            Expect::Helo if good => self.hello_done(),
-            Expect::StartTls if !good && self.policy.tls == Tls::Required => self.leave(Why::TlsRequired),
-            Expect::StartTls if !good => self.state = State::Session,
-            Expect::StartTls if self.start < self.end => {
-                self.close(Why::Misbehaved("plaintext after its reply to STARTTLS"));
-            }
-            Expect::StartTls => self.state = State::Tls,
-            _ => self.close(Why::Refused(std::mem::take(reply))),
-        }
-    }
-
-    fn say_hello(&mut self, kind: Expect) {
-        self.state = State::Hello;
-        self.caps = Capabilities::default();
-        self.ehlo_lines = 0;
-        self.out.extend_from_slice(if kind == Expect::Ehlo { b"EHLO " } else { b"HELO " });
-        self.out.extend_from_slice(self.policy.helo.as_bytes());
-        self.out.extend_from_slice(b"\r\n");
-        self.expected.push_back(kind);
-    }
-
-    fn hello_done(&mut self) {
-        self.state = State::Session;
-        if self.tls || self.policy.tls == Tls::Never {
-            return;
-        }
-        if self.caps.starttls {
-            self.state = State::Hello;
-            self.out.extend_from_slice(b"STARTTLS\r\n");
-            self.expected.push_back(Expect::StartTls);
-        } else if self.policy.tls == Tls::Required {
-            self.leave(Why::TlsRequired);
-        }
-    }
-
     /// QUIT, and then closed for this reason.
     fn leave(&mut self, why: Why) {
         self.out.extend_from_slice(b"QUIT\r\n");
         self.expected.push_back(Expect::Quit);
         self.state = State::Leaving;
         self.why = Some(why);
+    }
+
+    /// The content cannot be ended, and so neither can the transaction: the letter is refused, the connection given up.
+    fn bad_content(&mut self, what: &'static str) {
+        if let Some(flight) = self.flights.back_mut() {
+            let mut reply = Reply::local(554, Enhanced(5, 6, 0), format!("content cannot be sent: {what}"));
+            flight.decide(Verdict::Refused, Stage::Content, &mut reply);
+        }
+        self.close(Why::BadContent(what));
     }
 
     fn finish_front(&mut self) {
@@ -623,5 +498,5 @@ impl Client {
 }
 
 #[cfg(test)]
-#[path = "tests/client.rs"]
+#[path = "../tests/client.rs"]
 mod tests;
