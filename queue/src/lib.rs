@@ -1,4 +1,22 @@
-//! Pure sending decisions: no I/O, no clock, no randomness of their own.
+//! Pure sending decisions of one shard: what to send next, when to try again, what a reply means, which leased IP.
+//!
+//! No I/O, no clock and no randomness of its own: time and seeds are arguments. Generic over the message key; knows no
+//! spool and no runtime. It must never lose a job, hand one out twice, or exceed a limit of connections.
 #![forbid(unsafe_code)]
+
+pub mod classify;
+mod domain;
+pub mod egress;
+mod job;
+mod lane;
 pub mod policy;
+mod queue;
+pub mod retry;
+mod slab;
 pub mod time;
+mod timer;
+
+pub use domain::Resolution;
+pub use job::{JobId, New, Target};
+pub use lane::{LaneId, LaneInfo, LaneLimits, LeaseId};
+pub use queue::{NextTry, Queue, Taken, Work};
