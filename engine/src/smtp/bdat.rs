@@ -41,6 +41,13 @@ impl BdatScanner {
                 facts.grow_line(rest.len());
                 return;
             };
+            if rest[offset..].starts_with(b"\r\n") {
+                facts.grow_line(offset + 2);
+                facts.end_line(self.limits);
+                self.line_start = true;
+                rest = &rest[offset + 2..];
+                continue;
+            }
             facts.grow_line(offset);
             if rest[offset] == b'\r' {
                 self.after_cr = true;

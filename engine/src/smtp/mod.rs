@@ -4,9 +4,10 @@
 //! tells the machine what happened (`lost`, `timed_out`). One [`server::Server`] per client connection, one
 //! [`client::Client`] per delivery connection; both keep their buffers from one message to the next.
 //!
-//! The parsers are our own and strict. `smtp-proto` was tried: its request parser ends a command at a lone LF, skips
-//! control characters and takes words after an address that RFC 5321 does not know. Each of these lets two servers see two
-//! different dialogues in the same bytes, which is what SMTP smuggling lives on.
+//! The parsers are our own and strict. `smtp-proto` 0.2.5 was tried: its request parser ends a command at a lone LF
+//! (`NOOP\nQUIT` is two commands), ignores words after `DATA` and `BDAT 5 LAST`, takes a parameter twice, and decodes
+//! `ENVID=a+0D+0A` to a CR and LF. The first lets two servers see two dialogues in the same bytes, which is what SMTP
+//! smuggling lives on; the last would put a line end into a DSN. It also allocates for each command.
 
 pub mod address;
 mod bdat;
