@@ -2,4 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cpu;
 pub mod dns;
+pub mod latency;
+pub mod ledger;
+pub mod model;
+pub mod sink;
+pub mod tls;

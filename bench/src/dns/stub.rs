@@ -90,11 +90,8 @@ pub fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<Message, 
 }
 
 fn ask_udp(server: SocketAddr, query: &[u8], id: u16) -> io::Result<Message> {
-    let local: SocketAddr = if server.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
+    let local: SocketAddr =
+        if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(local)?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(TRY_TIMEOUT))?;
