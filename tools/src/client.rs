@@ -7,11 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io::ErrorKind, path::PathBuf, time::Duration};
 use tokio::{net::UnixStream, runtime};
 
 /// Answers larger than this are refused; a million queue rows fit.
@@ -98,11 +94,6 @@ impl Client {
         Ok(Self { socket, timeout, runtime: runtime::Builder::new_current_thread().enable_all().build()? })
     }
 
-    /// The socket this client talks to.
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     /// GET, answer read as `T`.
     ///
     /// # Errors
@@ -110,15 +101,6 @@ impl Client {
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let (version, body) = self.request(Method::GET, path, None)?;
         self.read(version, &body)
-    }
-
-    /// GET, answer as text.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub(crate) fn get_text(&self, path: &str) -> Result<String, ClientError> {
-        let (server, body) = self.request(Method::GET, path, None)?;
-        String::from_utf8(body.to_vec()).map_err(|why| ClientError::Unreadable { server, why: why.to_string() })
     }
 
     /// PUT of a JSON document, answer read as `T`.
@@ -233,7 +215,7 @@ mod tests {
     #[test]
     fn a_missing_socket_is_unreachable_and_named() {
         let client = Client::new("/nonexistent/control.sock".into(), Duration::from_secs(1)).unwrap();
-        let error = client.get_text("/").unwrap_err();
+        let error = client.get::<serde_json::Value>("/").unwrap_err();
         assert!(error.unreachable());
         let said = error.to_string();
         assert!(said.contains("is `mailrail serve` running?") && said.contains("/nonexistent/control.sock"), "{said}");
@@ -242,7 +224,7 @@ mod tests {
     #[test]
     fn a_refusal_carries_the_servers_words() {
         let (_dir, client) = server("400 Bad Request", r#"{"message":"pool 'x' is unknown"}"#);
-        let error = client.get_text("/").unwrap_err();
+        let error = client.get::<serde_json::Value>("/").unwrap_err();
         assert!(!error.unreachable());
         assert_eq!(error.to_string(), "pool 'x' is unknown");
     }
@@ -257,7 +239,7 @@ mod tests {
     #[test]
     fn a_peer_that_hangs_up_is_not_mistaken_for_an_answer() {
         let (_dir, client) = server("", "");
-        assert!(client.get_text("/").unwrap_err().unreachable());
+        assert!(client.get::<serde_json::Value>("/").unwrap_err().unreachable());
     }
 
     #[test]

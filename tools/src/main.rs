@@ -6,6 +6,7 @@
 
 mod client;
 mod cmd;
+mod event;
 mod ui;
 
 use clap::Parser;

@@ -1,11 +1,17 @@
 //! The command line: every subcommand, the options they share, and how they end.
 
+pub(crate) mod apply;
 pub(crate) mod completions;
+pub(crate) mod connect;
+pub(crate) mod export;
 pub(crate) mod man;
+pub(crate) mod queue;
+pub(crate) mod status;
+pub(crate) mod trace;
 
-use crate::client::{Client, ClientError};
+use crate::client::ClientError;
 use clap::{Parser, Subcommand, ValueEnum};
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 /// What every subcommand's long help ends with: its examples, then the exit codes.
 macro_rules! after_help {
@@ -59,6 +65,11 @@ impl Colour {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "each is documented at its Args, where clap takes the help from")]
 pub(crate) enum Command {
+    Status(status::Args),
+    Queue(queue::Args),
+    Trace(trace::Args),
+    Apply(apply::Args),
+    Export(export::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -67,6 +78,11 @@ impl Command {
     /// Runs the subcommand to its end.
     pub(crate) fn run(&self) -> Outcome {
         match self {
+            Self::Status(args) => status::run(args),
+            Self::Queue(args) => queue::run(args),
+            Self::Trace(args) => trace::run(args),
+            Self::Apply(args) => apply::run(args),
+            Self::Export(args) => export::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
         }

@@ -1,6 +1,6 @@
 //! Figures as people read them. Every function takes plain units and says which.
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use std::time::Duration;
 
 /// `1234567` as `1,234,567`.
@@ -50,19 +50,6 @@ pub(crate) fn rate(events: u64, over: Duration) -> String {
     if per_second >= 100.0 { format!("{}/s", count(per_second.round() as u64)) } else { format!("{per_second:.2}/s") }
 }
 
-/// Milliseconds since the epoch as UTC with milliseconds: `2026-01-02T03:04:05.000Z`.
-pub(crate) fn utc(ms: u64) -> String {
-    timestamp(ms).map_or_else(|| format!("{ms} ms"), |at| format!("{at:.3}"))
-}
-
-/// Milliseconds since the epoch as local date and time, to the second.
-pub(crate) fn local(ms: u64) -> String {
-    timestamp(ms).map_or_else(
-        || format!("{ms} ms"),
-        |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-    )
-}
-
 /// How long ago (or ahead) `ms` is, seen from `now`, both milliseconds since the epoch.
 pub(crate) fn relative(ms: u64, now: u64) -> String {
     match ms.cmp(&now) {
@@ -75,10 +62,6 @@ pub(crate) fn relative(ms: u64, now: u64) -> String {
 /// Milliseconds since the epoch, now.
 pub(crate) fn now_ms() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
-}
-
-fn timestamp(ms: u64) -> Option<Timestamp> {
-    i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok())
 }
 
 /// Whole seconds are enough for what lies minutes away.
@@ -149,6 +132,5 @@ mod tests {
         assert_eq!(relative(10_000, 10_000), "now");
         assert_eq!(relative(10_000, 70_000), "1m ago");
         assert_eq!(relative(11_500, 10_000), "in 2 s");
-        assert_eq!(utc(1_567_795_934_000), "2019-09-06T18:52:14.000Z");
     }
 }
