@@ -21,7 +21,8 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 const PANICS: &[&str] = &[".unwrap()", ".expect(", "panic!(", "unreachable!("];
 
 /// Of these, the ones that no input, disk or network can reach, by file: how many, and why.
-const REVIEWED_PANICS: &[(&str, usize, &str)] = &[];
+const REVIEWED_PANICS: &[(&str, usize, &str)] =
+    &[("spool/src/segment.rs", 1, "a record is written only after make_room, which gives a head segment or an error")];
 
 /// Inside the engine: files under the left may not name what is on the right.
 const FORBIDDEN: &[(&str, &[&str])] = &[

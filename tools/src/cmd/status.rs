@@ -117,6 +117,14 @@ fn shown(report: &StatusReport, rates: &Rates, now: u64) -> String {
             let _ = writeln!(out, "\n{} shard {} takes no new mail: {why}", paint(BAD, "!"), shard.shard);
         }
     }
+    if !report.silent_shards.is_empty() {
+        let shards = &report.silent_shards;
+        let _ = writeln!(out, "\n{} shards {shards:?} gave no answer in time: the sums lack them", paint(BAD, "!"));
+    }
+    if let Some(why) = &report.event_log.error {
+        let _ =
+            writeln!(out, "\n{} the event log cannot be written: {why}; no event is lost meanwhile", paint(BAD, "!"));
+    }
     let mut errors: Vec<_> = report.shards.iter().flat_map(|shard| &shard.last_errors).collect();
     errors.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     if !errors.is_empty() {
@@ -162,11 +170,14 @@ fn shards(shards: &[ShardStatus]) -> Table {
     table
 }
 
+/// Picks one of a shard's histograms.
+type TimeOf = fn(&ShardStatus) -> &Buckets;
+
 /// Times taken, of all shards together, as upper bounds of histogram buckets.
 fn times(shards: &[ShardStatus]) -> Table {
     let mut table =
         Table::new(&[Left("TIME"), Right("COUNT"), Right("MEAN"), Right("P50 ≤"), Right("P95 ≤"), Right("P99 ≤")]);
-    let rows: [(&str, fn(&ShardStatus) -> &Buckets); 3] = [
+    let rows: [(&str, TimeOf); 3] = [
         ("final dot to 250", |s| &s.accept_time),
         ("accepted to first try", |s| &s.queue_time),
         ("accepted to delivered", |s| &s.delivery_time),
@@ -181,7 +192,7 @@ fn times(shards: &[ShardStatus]) -> Table {
             }
         }
         let count: u64 = all.counts.iter().sum();
-        let mean = if count == 0 { "-".into() } else { units::duration(Duration::from_micros(all.sum_us / count)) };
+        let mean = all.sum_us.checked_div(count).map_or("-".into(), |us| units::duration(Duration::from_micros(us)));
         let bound = |percent| text(quantile(&all, percent));
         table.row([text(name), figure(count), text(mean), bound(50), bound(95), bound(99)]);
     }

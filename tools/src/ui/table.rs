@@ -76,11 +76,6 @@ impl Table {
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.0.add_row(cells.into_iter().collect::<Vec<_>>());
     }
-
-    /// True while it has no row.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl Display for Table {
@@ -99,7 +94,6 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_styles_can_be_stripped() {
         let mut table = Table::new(&[Left("IP"), Right("QUEUED")]);
-        assert!(table.is_empty());
         table.row([text("127.0.10.1"), figure(12)]);
         table.row([text("::1"), unless_zero(12_345, bad)]);
         let shown = anstream::adapter::strip_str(&table.to_string()).to_string();
