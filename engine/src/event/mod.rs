@@ -1,1 +1,6 @@
-//! (see design)
+//! What became of each message, told: from spool records to lines of the event log, and back to one message's story.
+
+pub mod detail;
+pub(crate) mod encode;
+pub mod log;
+pub mod trace;

@@ -1,5 +1,9 @@
-//! DKIM signing (RFC 6376, RFC 8463).
+//! DKIM (RFC 6376, RFC 8463): keys, signatures, and the cache of signatures of queued messages.
 
-/// DKIM keys by domain.
-#[derive(Debug, Default)]
-pub struct Keyring {}
+pub(crate) mod cache;
+mod canonical;
+pub mod dkim;
+pub mod keys;
+
+pub use dkim::{DomainKey, Keyring};
+pub use keys::{KeyError, SigningKey};

@@ -1,0 +1,188 @@
+//! The event log: JSON lines in `events.jsonl`, rotated by size. *Control thread.*
+//!
+//! A line counts once [`EventLog::sync`] has returned: only then may the spool forget what it tells. After a crash the last
+//! lines may be there without that having been said, and come a second time.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+
+/// The log cannot be written.
+#[derive(Debug, Error)]
+#[error("event log {path}: {what}: {source}", path = path.display())]
+pub struct LogError {
+    path: PathBuf,
+    what: &'static str,
+    source: io::Error,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct EventLog {
+    directory: PathBuf,
+    file: File,
+    size: u64,
+    max_size: u64,
+    keep: usize,
+}
+
+const CURRENT: &str = "events.jsonl";
+
+impl EventLog {
+    /// Opens or makes the log. A torn last line, left by a crash, is cut off: it will be told again.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn open(directory: &Path, max_size: u64, keep: usize) -> Result<Self, LogError> {
+        let path = directory.join(CURRENT);
+        let error = |what, source| LogError { path: path.clone(), what, source };
+        fs::create_dir_all(directory).map_err(|e| error("make the directory", e))?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| error("open", e))?;
+        let size = cut_torn_line(&mut file).map_err(|e| error("read its end", e))?;
+        Ok(Self { directory: directory.to_path_buf(), file, size, max_size, keep })
+    }
+
+    /// Appends whole lines.
+    ///
+    /// # Errors
+    /// [`LogError`]; the same lines may be given again.
+    pub fn append(&mut self, lines: &[u8]) -> Result<(), LogError> {
+        if self.size >= self.max_size {
+            self.rotate()?;
+        }
+        let before = self.size;
+        if let Err(source) = self.file.write_all(lines) {
+            // Half a batch must not stay in front of its repetition.
+            let _ = self.file.set_len(before).and_then(|()| self.file.seek(SeekFrom::End(0)));
+            return Err(self.error("write", source));
+        }
+        self.size += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Makes durable what was appended. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn sync(&self) -> Result<(), LogError> {
+        self.file.sync_data().map_err(|source| self.error("sync", source))
+    }
+
+    /// Starts a new file, and removes the oldest beyond those to keep.
+    fn rotate(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        let current = self.directory.join(CURRENT);
+        let next = files(&self.directory).map_err(|e| self.error("list", e))?.iter().filter_map(|f| number(f)).max();
+        let old = self.directory.join(format!("events-{:08}.jsonl", next.unwrap_or(0) + 1));
+        fs::rename(&current, &old).map_err(|e| self.error("rename", e))?;
+        self.file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&current)
+            .map_err(|e| self.error("open the next file", e))?;
+        self.size = 0;
+        let mut rotated: Vec<_> = files(&self.directory)
+            .map_err(|e| self.error("list", e))?
+            .into_iter()
+            .filter(|f| number(f).is_some())
+            .collect();
+        rotated.sort_by_key(|file| number(file));
+        let surplus = rotated.len().saturating_sub(self.keep);
+        for file in &rotated[..surplus] {
+            fs::remove_file(file).map_err(|e| self.error("remove the oldest file", e))?;
+        }
+        Ok(())
+    }
+
+    fn error(&self, what: &'static str, source: io::Error) -> LogError {
+        LogError { path: self.directory.join(CURRENT), what, source }
+    }
+}
+
+/// Files of the log in a directory, oldest first, the current one last.
+///
+/// # Errors
+/// As the system says.
+pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut rotated = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if number(&path).is_some() {
+            rotated.push(path);
+        }
+    }
+    rotated.sort_by_key(|path| number(path));
+    let current = directory.join(CURRENT);
+    if current.exists() {
+        rotated.push(current);
+    }
+    Ok(rotated)
+}
+
+fn number(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("events-")?.strip_suffix(".jsonl")?.parse().ok()
+}
+
+/// Leaves the file at its end; returns its size.
+fn cut_torn_line(file: &mut File) -> io::Result<u64> {
+    let size = file.seek(SeekFrom::End(0))?;
+    let mut end = size;
+    let mut block = [0; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let length = (end - start) as usize;
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut block[..length])?;
+        if let Some(at) = memchr::memrchr(b'\n', &block[..length]) {
+            end = start + at as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    if end < size {
+        file.set_len(end)?;
+    }
+    file.seek(SeekFrom::Start(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_is_cut_off_when_the_log_is_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(CURRENT);
+        for (before, after) in [("a\nb\nhalf", "a\nb\nc\n"), ("half", "c\n"), ("", "c\n"), ("a\n", "a\nc\n")] {
+            fs::write(&path, before).unwrap();
+            let mut log = EventLog::open(directory.path(), 1 << 20, 2).unwrap();
+            log.append(b"c\n").unwrap();
+            log.sync().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), after);
+        }
+        fs::write(&path, format!("a\n{}", "x".repeat(10_000))).unwrap();
+        EventLog::open(directory.path(), 1 << 20, 2).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a\n");
+    }
+
+    #[test]
+    fn it_rotates_by_size_and_keeps_the_newest_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = EventLog::open(directory.path(), 10, 2).unwrap();
+        for n in 0..6 {
+            log.append(format!("{n}123456789\n").as_bytes()).unwrap();
+        }
+        let kept: Vec<_> =
+            files(directory.path()).unwrap().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        assert_eq!(kept, ["3123456789\n", "4123456789\n", "5123456789\n"]);
+    }
+}

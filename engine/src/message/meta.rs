@@ -1,0 +1,176 @@
+//! The envelope as the spool keeps it: one version byte, then postcard. Read without copying.
+
+use super::id::MessageId;
+use crate::smtp::envelope::{Notify, Ret};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+const VERSION: u8 = 1;
+
+/// What the content says of itself, as far as sending it needs to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MetaFlags {
+    /// Octets above 127.
+    pub(crate) eight_bit: bool,
+    /// Needs SMTPUTF8.
+    pub(crate) smtputf8: bool,
+    /// A notification of this host.
+    pub(crate) dsn: bool,
+}
+
+/// One recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecipientMeta<'a> {
+    pub(crate) address: &'a str,
+    pub(crate) notify: Notify,
+    pub(crate) orcpt: Option<&'a str>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Meta<'a> {
+    pub(crate) id: MessageId,
+    /// "" for the null sender.
+    pub(crate) sender: &'a str,
+    pub(crate) env_id: Option<&'a str>,
+    pub(crate) ret: Option<Ret>,
+    pub(crate) flags: MetaFlags,
+    /// Leased IP chosen at acceptance.
+    pub(crate) lease: Option<IpAddr>,
+    pub(crate) pool: &'a str,
+    /// Submitter; none for what this host made.
+    pub(crate) source_ip: Option<IpAddr>,
+    /// TLS version of the submission.
+    pub(crate) source_tls: Option<&'a str>,
+    /// Domain of the From header: whose DKIM keys sign it.
+    pub(crate) from_domain: &'a str,
+    /// Octets of content up to and without the empty line.
+    pub(crate) header_size: u32,
+    pub(crate) recipients: Vec<RecipientMeta<'a>>,
+}
+
+/// On disk: the same, flat.
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    id: [u8; 24],
+    sender: &'a str,
+    env_id: Option<&'a str>,
+    ret: Option<Ret>,
+    flags: u8,
+    lease: Option<IpAddr>,
+    pool: &'a str,
+    source_ip: Option<IpAddr>,
+    source_tls: Option<&'a str>,
+    from_domain: &'a str,
+    header_size: u32,
+    #[serde(borrow)]
+    recipients: Vec<RecipientMeta<'a>>,
+}
+
+impl<'a> Meta<'a> {
+    /// Writes it in place of what `out` held.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let MetaFlags { eight_bit, smtputf8, dsn } = self.flags;
+        let stored = Stored {
+            id: self.id.to_bytes(),
+            sender: self.sender,
+            env_id: self.env_id,
+            ret: self.ret,
+            flags: u8::from(eight_bit) | u8::from(smtputf8) << 1 | u8::from(dsn) << 2,
+            lease: self.lease,
+            pool: self.pool,
+            source_ip: self.source_ip,
+            source_tls: self.source_tls,
+            from_domain: self.from_domain,
+            header_size: self.header_size,
+            recipients: self.recipients.clone(),
+        };
+        out.clear();
+        out.push(VERSION);
+        let buffer = std::mem::take(out);
+        // Serialising plain data into memory has no way to fail.
+        *out = postcard::to_extend(&stored, buffer).unwrap_or_default();
+    }
+
+    /// None if it is not one of ours: another version, or damage that a checksum missed.
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (version, rest) = bytes.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        let stored: Stored<'a> = postcard::from_bytes(rest).ok()?;
+        let bit = |n: u8| stored.flags & 1 << n != 0;
+        Some(Self {
+            id: MessageId::from_bytes(&stored.id)?,
+            sender: stored.sender,
+            env_id: stored.env_id,
+            ret: stored.ret,
+            flags: MetaFlags { eight_bit: bit(0), smtputf8: bit(1), dsn: bit(2) },
+            lease: stored.lease,
+            pool: stored.pool,
+            source_ip: stored.source_ip,
+            source_tls: stored.source_tls,
+            from_domain: stored.from_domain,
+            header_size: stored.header_size,
+            recipients: stored.recipients,
+        })
+    }
+
+    /// The same with only these recipients.
+    pub(crate) fn only(mut self, numbers: &[u16]) -> Self {
+        let mut number = 0;
+        self.recipients.retain(|_| {
+            number += 1;
+            numbers.contains(&(number - 1))
+        });
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Meta<'static> {
+        Meta {
+            id: MessageId::new(1, 2, 3, 4),
+            sender: "a@example.com",
+            env_id: Some("x"),
+            ret: Some(Ret::Headers),
+            flags: MetaFlags { eight_bit: true, smtputf8: false, dsn: true },
+            lease: Some("192.0.2.1".parse().unwrap()),
+            pool: "main",
+            source_ip: None,
+            source_tls: Some("TLSv1.3"),
+            from_domain: "example.com",
+            header_size: 99,
+            recipients: vec![
+                RecipientMeta { address: "b@example.net", notify: Notify::FAILURE, orcpt: None },
+                RecipientMeta { address: "c@example.net", notify: Notify::NEVER, orcpt: Some("rfc822;c@x") },
+            ],
+        }
+    }
+
+    #[test]
+    fn what_was_kept_comes_back() {
+        let mut bytes = b"rubbish of the last message".to_vec();
+        sample().encode(&mut bytes);
+        assert_eq!(Meta::decode(&bytes), Some(sample()));
+    }
+
+    #[test]
+    fn damage_and_other_versions_are_none() {
+        let mut bytes = Vec::new();
+        sample().encode(&mut bytes);
+        for cut in 0..bytes.len() {
+            assert!(Meta::decode(&bytes[..cut]).is_none(), "cut at {cut}");
+        }
+        bytes[0] = 9;
+        assert_eq!(Meta::decode(&bytes), None);
+    }
+
+    #[test]
+    fn only_keeps_the_numbers_asked_for() {
+        assert_eq!(sample().only(&[1]).recipients[0].address, "c@example.net");
+    }
+}
