@@ -4,3 +4,5 @@
 //! socket and the metrics. It knows the shards only through [`crate::link`]; mail already accepted flows on without it.
 
 pub mod api;
+pub mod fleet;
+pub mod store;

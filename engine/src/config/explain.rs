@@ -1,0 +1,85 @@
+//! What a configuration will do, in words, for `mailrail check`.
+
+use super::Config;
+use crate::privileges;
+use rustix::process::{Resource, getrlimit};
+
+/// Something worth saying about a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// What it will do.
+    Note(String),
+    /// What may not be meant so.
+    Warning(String),
+}
+
+/// What the server would do with this configuration, resolved defaults included.
+#[must_use]
+pub fn explain(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut note = |text: String| found.push(Finding::Note(text));
+    note(format!("hostname {}, {} shard(s), data in {}", config.hostname, config.shards, config.data_dir.display()));
+    for listener in &config.listeners {
+        let networks = listener.allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let tls = match &listener.tls {
+            Some(tls) if tls.implicit => ", TLS from the start",
+            Some(_) => ", STARTTLS",
+            None => ", no TLS",
+        };
+        note(format!("takes mail on {} from {networks}{tls}", listener.address));
+    }
+    note(format!("control socket {}", config.control.socket.display()));
+    if let Some(metrics) = config.control.metrics {
+        note(format!("metrics at http://{metrics}/metrics"));
+    }
+    match config.dns.servers.as_slice() {
+        [] => note("asks the system's name servers".into()),
+        servers => note(format!("asks {}", servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))),
+    }
+    for route in &config.routes {
+        let hosts = route.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect::<Vec<_>>().join(", ");
+        note(format!("mail for {} goes to {hosts}", route.domain));
+    }
+    let retry = &config.delivery.retry;
+    note(format!(
+        "delivers to port {}, up to {} connections per IP and site, tries again after {:?} growing to {:?}, gives up after {:?}",
+        config.delivery.port, config.delivery.connections, retry.first, retry.max, config.delivery.max_age
+    ));
+    found.extend(warnings(config).into_iter().map(Finding::Warning));
+    found
+}
+
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if config.listeners.is_empty() {
+        warnings.push("no [[listener]]: nobody can submit mail".into());
+    }
+    if !config.hostname.contains('.') {
+        warnings.push(format!("hostname \"{}\" is not fully qualified: receivers distrust it", config.hostname));
+    }
+    for listener in &config.listeners {
+        if listener.allow.iter().any(|network| network.to_string().ends_with("/0")) {
+            warnings.push(format!("listener {} takes mail from everybody: an open relay", listener.address));
+        }
+        if listener.allow.is_empty() {
+            warnings.push(format!("listener {} allows nobody", listener.address));
+        }
+    }
+    if config.control.metrics.is_some_and(|address| !address.ip().is_loopback()) {
+        warnings.push("[control] metrics is not on loopback: anybody who reaches it can read it".into());
+    }
+    if config.delivery.allow_private {
+        warnings.push("[delivery] allow_private: an MX record can point mail at this host's own network".into());
+    }
+    if let Some(limit) = getrlimit(Resource::Memlock).maximum {
+        let need = privileges::MEMLOCK_PER_SHARD * u64::from(config.shards);
+        if limit < need {
+            warnings.push(format!(
+                "memlock limit {} KiB is below {} KiB: start as root or raise it",
+                limit >> 10,
+                need >> 10
+            ));
+        }
+    }
+    warnings
+}
