@@ -7,5 +7,8 @@ pub mod event;
 pub mod limits;
 pub mod link;
 pub mod message;
+pub mod privileges;
 pub mod sign;
+mod signal;
 pub mod smtp;
+pub mod tls;

@@ -729,7 +729,23 @@ impl<K: Copy + Eq> Queue<K> {
         }
     }
 
-    /// Messages without a leased IP.
+    /// Messages of these jobs, each once a job.
+    #[must_use]
+    pub fn stranded_keys(&self) -> Vec<K> {
+        self.stranded.iter().filter_map(|id| self.jobs.get(*id)).map(|job| job.key).collect()
+    }
+
+    /// The message has gone elsewhere: its stranded jobs end.
+    pub fn drop_stranded(&mut self, key: K) {
+        let (gone, kept): (VecDeque<u32>, _) =
+            self.stranded.iter().copied().partition(|id| self.jobs.get(*id).is_some_and(|job| job.key == key));
+        self.stranded = kept;
+        for id in gone {
+            self.done(JobId(id));
+        }
+    }
+
+    /// Jobs without a leased IP.
     #[must_use]
     pub fn stranded(&self) -> usize {
         self.stranded.len()
