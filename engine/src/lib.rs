@@ -1,13 +1,32 @@
 //! The Mailrail server as a library.
+//!
+//! A host ([`host`]) is a set of shards and one control thread. A shard is one core: it takes mail in over SMTP, keeps it
+//! in its own spool, and delivers it from its own leased IPs; `flow` shows the path of a message on a few screens. Shards and
+//! the control thread know only [`link`].
 #![forbid(unsafe_code)]
+
+mod adopt;
+mod answer;
+mod bounce;
 pub mod clock;
+mod commit;
 pub mod config;
 pub mod control;
+mod deliver;
 pub mod event;
+mod flow;
+pub mod host;
+mod housekeeping;
+mod life;
 pub mod limits;
 pub mod link;
+mod mesh;
 pub mod message;
+mod outbox;
 pub mod privileges;
+mod receive;
+mod rehome;
+mod shard;
 pub mod sign;
 mod signal;
 pub mod smtp;

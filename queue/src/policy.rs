@@ -68,3 +68,41 @@ pub struct Policy {
     /// Rules by domain name in lower-case A-labels; `*.example.com` matches subdomains.
     pub domains: Vec<(Arc<str>, DomainRule)>,
 }
+
+impl Policy {
+    /// The rule of a recipient domain (lower case): its own, else that of the longest `*.suffix`, else the default.
+    #[must_use]
+    pub fn rule_of(&self, domain: &str) -> DomainRule {
+        let mut best: Option<(usize, &DomainRule)> = None;
+        for (name, rule) in &self.domains {
+            if **name == *domain {
+                return rule.clone();
+            }
+            let Some(suffix) = name.strip_prefix("*.") else { continue };
+            let fits = domain.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'));
+            if fits && best.is_none_or(|(length, _)| suffix.len() > length) {
+                best = Some((suffix.len(), rule));
+            }
+        }
+        best.map(|(_, rule)| rule.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_rule_holds() {
+        let rule = |n| DomainRule { connections: Some(n), ..DomainRule::default() };
+        let domains = vec![
+            (Arc::from("*.example.com"), rule(1)),
+            (Arc::from("*.b.example.com"), rule(2)),
+            (Arc::from("a.example.com"), rule(3)),
+        ];
+        let policy = Policy { domains, ..Policy::default() };
+        let of = |domain| policy.rule_of(domain).connections;
+        assert_eq!((of("a.example.com"), of("x.example.com"), of("x.b.example.com")), (Some(3), Some(1), Some(2)));
+        assert_eq!((of("example.com"), of("badexample.com"), of("example.org")), (None, None, None));
+    }
+}

@@ -804,6 +804,12 @@ impl<K: Copy + Eq> Queue<K> {
         Some((entry.key, entry.recipients.as_slice(), domain, entry.attempts))
     }
 
+    /// The lane that a job is in.
+    #[must_use]
+    pub fn jobs_lane(&self, job: JobId) -> Option<LaneId> {
+        self.jobs.get(job.0).map(|job| job.lane).filter(|lane| *lane != NONE).map(LaneId)
+    }
+
     /// Does queued mail need this site?
     #[must_use]
     pub fn knows_site(&self, key: &str) -> bool {

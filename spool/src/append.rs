@@ -223,6 +223,13 @@ impl<D: Disk> Spool<D> {
         Err(Full::NoSpace(reason))
     }
 
+    /// Why there will be no room soon, if so. While [`Full::NoSpace`] is answered and this is none, a segment is being made:
+    /// waiting a moment helps.
+    #[must_use]
+    pub fn cannot_grow(&self) -> Option<String> {
+        self.commit.failed.as_ref().map(ToString::to_string).or_else(|| self.chores.why_full())
+    }
+
     pub(crate) fn full_reason(&self) -> Option<String> {
         if self.segments.room() > self.limits.reserve + record::HEADER {
             return None;

@@ -7,6 +7,7 @@
 mod client;
 mod cmd;
 mod event;
+mod log;
 mod ui;
 
 use clap::Parser;

@@ -18,7 +18,7 @@ use toml::Spanned;
 /// The fleet file is wrong; nothing was changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
-pub struct FleetError(pub String);
+pub(crate) struct FleetError(pub(crate) String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +134,11 @@ impl Fleet {
 
     fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = (&'a str, &'a Item)> {
         self.0.iter().filter(move |((of, _), _)| of == kind).map(|((_, name), item)| (name.as_str(), item))
+    }
+
+    /// How many pools, leased IPs, DKIM keys and domain rules there are.
+    pub(crate) fn counts(&self) -> [usize; 4] {
+        [Kind::Pool, Kind::Ip, Kind::Dkim, Kind::Domain].map(|kind| self.of(kind.as_str()).count())
     }
 
     /// Reads a fleet file, whole. `old` keeps the shard of an IP that names none.

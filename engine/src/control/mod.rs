@@ -4,5 +4,97 @@
 //! socket and the metrics. It knows the shards only through [`crate::link`]; mail already accepted flows on without it.
 
 pub mod api;
-pub mod fleet;
-pub mod store;
+mod events;
+pub(crate) mod fleet;
+mod metrics;
+mod resolver;
+mod signals;
+mod socket;
+pub(crate) mod store;
+mod thread;
+
+use crate::{config::Config, link::ControlLink};
+use std::{
+    sync::{Arc, mpsc as std_mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// Reads the certificates of all listeners again, in their order.
+pub type Reload = Box<dyn Fn() -> Result<Vec<Option<Arc<rustls::ServerConfig>>>, String> + Send + Sync>;
+
+/// How the control thread is to run.
+pub struct Options {
+    /// React to SIGTERM, SIGINT and SIGHUP.
+    pub signals: bool,
+    /// How long deliveries in flight may go on at a stop.
+    pub grace: Duration,
+    /// What SIGHUP does.
+    pub reload: Reload,
+}
+
+/// A running control thread.
+pub struct Handle {
+    stop: Arc<Notify>,
+    thread: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Handle {
+    /// Asks it to stop all shards, and then itself.
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Blocks until it has ended; says why, if it was not asked to.
+    ///
+    /// # Errors
+    /// One line: which shard ended, or what failed.
+    pub fn wait(&mut self) -> Result<(), String> {
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Err("it panicked".into()),
+        }
+    }
+}
+
+/// Starts it; returns when it serves. Blocks.
+///
+/// # Errors
+/// One line: what could not be opened, and what to do.
+pub fn start(config: Arc<Config>, link: ControlLink, options: Options) -> Result<Handle, String> {
+    let stop = Arc::new(Notify::new());
+    let (ready_tx, ready) = std_mpsc::channel();
+    let asked = Arc::clone(&stop);
+    let thread = std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = ready_tx.send(Err(error.to_string()));
+                    return Ok(());
+                }
+            };
+            let outcome = runtime.block_on(async {
+                match thread::open(config, link, options, asked).await {
+                    Ok(thread) => {
+                        let _ = ready_tx.send(Ok(()));
+                        thread.run().await
+                    }
+                    Err(error) => {
+                        let _ = ready_tx.send(Err(error));
+                        Ok(())
+                    }
+                }
+            });
+            // A resolver question or a reader of the trace must not hold up the end.
+            runtime.shutdown_timeout(Duration::from_millis(200));
+            outcome
+        })
+        .map_err(|error| error.to_string())?;
+    ready.recv().map_err(|_| "it ended before it was ready".to_owned())??;
+    Ok(Handle { stop, thread: Some(thread) })
+}

@@ -17,7 +17,7 @@ const SCHEMA: i64 = 1;
 
 /// The store cannot be used.
 #[derive(Debug, Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// SQLite or the disk.
     #[error("control store {path}: {source}", path = path.display())]
     Sqlite {

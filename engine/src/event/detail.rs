@@ -22,6 +22,13 @@ pub(crate) enum Outcome {
     Bounced(BounceType, BounceSubType),
 }
 
+impl Outcome {
+    /// Refused for good.
+    pub(crate) fn is_bounced(self) -> bool {
+        matches!(self, Self::Bounced(..))
+    }
+}
+
 /// One try of recipients with one fate at one host; or, without a host, an end that needed no try.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attempt<'a> {

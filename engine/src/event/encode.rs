@@ -5,7 +5,7 @@
 //! shard.
 
 use super::detail::{Attempt, Outcome};
-use crate::message::{date, id::MessageId, meta::Meta, trace::write_display};
+use crate::message::{date, meta::Meta, trace::write_display};
 use mailrail_queue::time::Wall;
 use mailrail_spool::{OutboxKind, OutboxRecord, SettleKind};
 use std::net::IpAddr;
@@ -15,6 +15,9 @@ pub(crate) fn record(record: &OutboxRecord<'_>, out: &mut Vec<u8>) {
     let Some(meta) = Meta::decode(record.meta) else { return };
     let accepted = Wall(record.accepted_ms);
     if record.kind == OutboxKind::Accepted {
+        if meta.flags.moved {
+            return;
+        }
         for recipient in &meta.recipients {
             send(&meta, recipient.address, accepted, record.content_len, out);
         }
@@ -192,12 +195,6 @@ impl<'a> Line<'a> {
     fn end(self) {
         self.out.extend_from_slice(b"}\n");
     }
-}
-
-/// The id of the message that a line of the log is about.
-pub(crate) fn id_of(line: &[u8]) -> Option<MessageId> {
-    let at = memchr::memmem::find(line, b"\"messageId\":\"")? + 13;
-    std::str::from_utf8(line.get(at..at + 60)?).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub(crate) struct MetaFlags {
     pub(crate) smtputf8: bool,
     /// A notification of this host.
     pub(crate) dsn: bool,
+    /// Came from the spool of another shard, which has told of its acceptance.
+    pub(crate) moved: bool,
 }
 
 /// One recipient.
@@ -70,13 +72,13 @@ struct Stored<'a> {
 impl<'a> Meta<'a> {
     /// Writes it in place of what `out` held.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let MetaFlags { eight_bit, smtputf8, dsn } = self.flags;
+        let MetaFlags { eight_bit, smtputf8, dsn, moved } = self.flags;
         let stored = Stored {
             id: self.id.to_bytes(),
             sender: self.sender,
             env_id: self.env_id,
             ret: self.ret,
-            flags: u8::from(eight_bit) | u8::from(smtputf8) << 1 | u8::from(dsn) << 2,
+            flags: u8::from(eight_bit) | u8::from(smtputf8) << 1 | u8::from(dsn) << 2 | u8::from(moved) << 3,
             lease: self.lease,
             pool: self.pool,
             source_ip: self.source_ip,
@@ -105,7 +107,7 @@ impl<'a> Meta<'a> {
             sender: stored.sender,
             env_id: stored.env_id,
             ret: stored.ret,
-            flags: MetaFlags { eight_bit: bit(0), smtputf8: bit(1), dsn: bit(2) },
+            flags: MetaFlags { eight_bit: bit(0), smtputf8: bit(1), dsn: bit(2), moved: bit(3) },
             lease: stored.lease,
             pool: stored.pool,
             source_ip: stored.source_ip,
@@ -116,8 +118,9 @@ impl<'a> Meta<'a> {
         })
     }
 
-    /// The same with only these recipients.
-    pub(crate) fn only(mut self, numbers: &[u16]) -> Self {
+    /// For the spool of another shard: only these recipients, and the message is not told as accepted again.
+    pub(crate) fn moved(mut self, numbers: &[u16]) -> Self {
+        self.flags.moved = true;
         let mut number = 0;
         self.recipients.retain(|_| {
             number += 1;
@@ -137,7 +140,7 @@ mod tests {
             sender: "a@example.com",
             env_id: Some("x"),
             ret: Some(Ret::Headers),
-            flags: MetaFlags { eight_bit: true, smtputf8: false, dsn: true },
+            flags: MetaFlags { eight_bit: true, smtputf8: false, dsn: true, moved: false },
             lease: Some("192.0.2.1".parse().unwrap()),
             pool: "main",
             source_ip: None,
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn only_keeps_the_numbers_asked_for() {
-        assert_eq!(sample().only(&[1]).recipients[0].address, "c@example.net");
+    fn a_move_keeps_the_numbers_asked_for() {
+        assert_eq!(sample().moved(&[1]).recipients[0].address, "c@example.net");
     }
 }

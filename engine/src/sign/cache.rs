@@ -39,6 +39,13 @@ impl Signatures {
         }
     }
 
+    /// The keys have changed.
+    pub(crate) fn clear(&mut self) {
+        self.kept.clear();
+        self.order.clear();
+        self.bytes = 0;
+    }
+
     /// The message is settled.
     pub(crate) fn forget(&mut self, key: MessageKey) {
         if let Some(old) = self.kept.remove(&key) {

@@ -6,7 +6,7 @@
 use super::reply::{Enhanced, Reply};
 
 /// How far a letter got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Connecting, greeting, EHLO, STARTTLS.
     Hello,

@@ -10,7 +10,6 @@ use std::{
     io::{self, Read, Write},
     net::SocketAddr,
     ops::Range,
-    os::fd::AsRawFd,
     sync::Arc,
     time::Duration,
 };
@@ -145,11 +144,6 @@ impl Stream {
             let _ = tls.flush(&mut self.tcp).await;
         }
         let _ = self.tcp.close().await;
-    }
-
-    /// The socket, for what only the kernel knows (`TCP_INFO`, buffers).
-    pub(crate) fn raw(&self) -> i32 {
-        self.tcp.as_raw_fd()
     }
 }
 

@@ -1,11 +1,14 @@
 //! The command line: every subcommand, the options they share, and how they end.
 
 pub(crate) mod apply;
+pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod export;
 pub(crate) mod man;
 pub(crate) mod queue;
+pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod trace;
 
@@ -65,6 +68,8 @@ impl Colour {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "each is documented at its Args, where clap takes the help from")]
 pub(crate) enum Command {
+    Serve(serve::Args),
+    Check(check::Args),
     Status(status::Args),
     Queue(queue::Args),
     Trace(trace::Args),
@@ -78,6 +83,8 @@ impl Command {
     /// Runs the subcommand to its end.
     pub(crate) fn run(&self) -> Outcome {
         match self {
+            Self::Serve(args) => serve::run(args),
+            Self::Check(args) => check::run(args),
             Self::Status(args) => status::run(args),
             Self::Queue(args) => queue::run(args),
             Self::Trace(args) => trace::run(args),

@@ -1,0 +1,144 @@
+//! Opening a shard's spool, and taking over the mail of shards that are no more.
+//!
+//! When a host is started with fewer shards than before, the spools of the others still hold mail. Each is moved, message
+//! by message, into the spool of a shard that lives; it goes only when all of it is durable there.
+
+use crate::{config::Config, message::meta::Meta};
+use mailrail_spool::{Limits, MessageKey, NewMessage, OpenError, RealDisk, Recovery, SettleKind, Spool};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Directory of a shard's spool.
+pub(crate) fn directory(config: &Config, shard: u16) -> PathBuf {
+    config.data_dir.join("spool").join(format!("shard-{shard:03}"))
+}
+
+fn limits(config: &Config) -> Limits {
+    let shards = u64::from(config.shards.max(1));
+    let segment_size = config.spool.segment_size;
+    Limits {
+        segment_size,
+        max_bytes: (config.spool.max_bytes / shards).max(4 * segment_size as u64),
+        reserve: (segment_size / 2).min(32 << 20),
+        ..Limits::default()
+    }
+}
+
+/// Opens the spool of `shard`, with what other, gone shards left to it.
+pub(crate) fn open(config: &Config, shard: u16) -> Result<(Spool, Recovery), OpenError> {
+    let (mut spool, mut recovery) = open_one(config, &directory(config, shard))?;
+    for orphan in orphans(config, shard) {
+        let (mut old, found) = open_one(config, &orphan)?;
+        recovery.lost.extend(found.lost);
+        let moved = take_over(&mut spool, &mut old).map_err(|source| io_error(&orphan, "move its mail", source))?;
+        tracing::info!(shard, messages = moved, from = %orphan.display(), "took over the spool of a shard that is gone");
+        if old.is_empty() {
+            drop(old);
+            fs::remove_dir_all(&orphan).map_err(|source| io_error(&orphan, "remove it", source))?;
+        }
+    }
+    recovery.messages = spool.len();
+    Ok((spool, recovery))
+}
+
+fn open_one(config: &Config, directory: &Path) -> Result<(Spool, Recovery), OpenError> {
+    Spool::open(RealDisk::open(directory)?, limits(config))
+}
+
+fn io_error(path: &Path, what: &'static str, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.into(), what, source }
+}
+
+/// Spools of shards beyond those that live, spread over these.
+fn orphans(config: &Config, shard: u16) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(config.data_dir.join("spool")) else { return Vec::new() };
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let number: u16 = path.file_name()?.to_str()?.strip_prefix("shard-")?.parse().ok()?;
+            (number >= config.shards && number % config.shards == shard).then_some(path)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// Copies every message of `old` into `new`, syncs, and only then settles them in `old`.
+fn take_over(new: &mut Spool, old: &mut Spool) -> io::Result<usize> {
+    let mut keys: Vec<MessageKey> = Vec::new();
+    old.for_each_message(|key, _| keys.push(key));
+    for batch in keys.chunks(256) {
+        for key in batch {
+            copy(new, old, *key)?;
+        }
+        sync(new)?;
+        for key in batch {
+            let recipients = old.message(*key).map_or(0, |view| view.recipients.len() as u16);
+            let all: Vec<u16> = (0..recipients).collect();
+            let _ = old.settle(*key, &all, SettleKind::Moved, &[]);
+        }
+        sync(old)?;
+    }
+    Ok(keys.len())
+}
+
+fn copy(new: &mut Spool, old: &Spool, key: MessageKey) -> io::Result<()> {
+    let Some(view) = old.message(key) else { return Ok(()) };
+    let open: Vec<u16> =
+        (0..view.recipients.len() as u16).filter(|n| !view.recipients[usize::from(*n)].settled).collect();
+    let Some(meta) = Meta::decode(view.meta) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "an envelope cannot be read"));
+    };
+    let meta = meta.moved(&open);
+    let mut encoded = Vec::new();
+    meta.encode(&mut encoded);
+    let mut chunks = Vec::new();
+    let pieces: Vec<_> = view.pieces().collect();
+    let (last, before) = pieces.split_last().map_or((&[][..], &[][..]), |(last, before)| (*last, before));
+    for piece in before {
+        chunks.push(retry_when_full(new, |new| new.append_chunk(&[piece]))?);
+    }
+    let message = NewMessage {
+        id: view.id,
+        accepted_ms: view.accepted_ms,
+        meta: &encoded,
+        recipients: open.len() as u16,
+        chunks: &chunks,
+        parts: &[last],
+    };
+    let appended = retry_when_full(new, |new| new.append_message(&message))?;
+    for (number, old_number) in open.iter().enumerate() {
+        let state = view.recipients[usize::from(*old_number)];
+        if state.attempts > 0 {
+            let _ = new.defer(appended.key, &[number as u16], state.attempts, state.next_try_ms, &[]);
+        }
+    }
+    Ok(())
+}
+
+/// This runs before the shard does, so that making a segment may block.
+fn retry_when_full<T>(
+    spool: &mut Spool,
+    mut f: impl FnMut(&mut Spool) -> Result<T, mailrail_spool::Full>,
+) -> io::Result<T> {
+    loop {
+        match f(spool) {
+            Ok(done) => return Ok(done),
+            Err(full) => {
+                let Some(chore) = spool.chore(u64::MAX) else {
+                    return Err(io::Error::new(io::ErrorKind::StorageFull, full));
+                };
+                let done = chore.run();
+                spool.finish_chore(done, u64::MAX);
+            }
+        }
+    }
+}
+
+fn sync(spool: &mut Spool) -> io::Result<()> {
+    let Some(job) = spool.start_sync() else { return Ok(()) };
+    let result = job.paths().try_for_each(|path| fs::File::open(path)?.sync_data());
+    spool.finish_sync(job, result).map_err(io::Error::other)
+}

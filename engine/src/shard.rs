@@ -1,0 +1,303 @@
+//! One core: owns its spool, queue, leased IPs and connections, wires the pieces, decides nothing. *One per shard; never
+//! leaves its thread.*
+//!
+//! All state sits in cells: a shard is one thread, and no borrow lives across an `.await`.
+
+use crate::{
+    clock,
+    config::Config,
+    deliver::sites::Sites,
+    limits::Limits,
+    link::{IpStatus, Report, ShardStatus, Snapshot},
+    mesh::Mesh,
+    message::meta::Meta,
+    outbox,
+    sign::{Keyring, cache::Signatures},
+    signal::Signal,
+    tls::certs::Trust,
+};
+use mailrail_queue::{
+    LaneId, Queue,
+    classify::Classifier,
+    policy::{DomainRule, Policy},
+};
+use mailrail_spool::{MessageKey, Spool};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+};
+use tokio::sync::mpsc;
+
+/// See the module.
+pub(crate) struct Shard {
+    pub(crate) number: u16,
+    pub(crate) config: Arc<Config>,
+    pub(crate) limits: Limits,
+    pub(crate) trust: Trust,
+    pub(crate) classifier: Classifier,
+    pub(crate) spool: RefCell<Spool>,
+    pub(crate) queue: RefCell<Queue<MessageKey>>,
+    pub(crate) snapshot: RefCell<Rc<Snapshot>>,
+    /// Leased IPs of this shard and what they say in EHLO.
+    leases: RefCell<FxHashMap<IpAddr, Arc<str>>>,
+    pub(crate) certificates: RefCell<Vec<Option<Arc<rustls::ServerConfig>>>>,
+    pub(crate) sites: RefCell<Sites>,
+    /// Domains that take no mail, and why.
+    pub(crate) nowhere: RefCell<FxHashMap<Box<str>, (&'static str, String)>>,
+    /// What last went wrong in a lane.
+    troubles: RefCell<FxHashMap<LaneId, String>>,
+    /// Lanes with open connections that wait for mail.
+    resting: RefCell<FxHashMap<LaneId, Rc<Signal>>>,
+    pub(crate) signatures: RefCell<Signatures>,
+    pub(crate) mesh: Mesh,
+    /// Messages on their way to another shard.
+    pub(crate) moving: RefCell<FxHashSet<MessageKey>>,
+    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) stats: RefCell<ShardStatus>,
+    ips: RefCell<FxHashMap<IpAddr, IpStatus>>,
+    pub(crate) events: outbox::State,
+    sequence: Cell<u64>,
+    chance: Cell<u64>,
+    /// What the spool held at the start is in the queue.
+    pub(crate) loaded: Cell<bool>,
+    /// No new mail, no new connections; what is in flight ends.
+    pub(crate) stopping: Cell<bool>,
+    /// Everything has ended; the last sync may go.
+    pub(crate) stopped: Cell<bool>,
+    /// Raised when `stopping` is set.
+    pub(crate) ending: Signal,
+    /// Something was appended that is not durable yet.
+    pub(crate) dirty: Signal,
+    /// Somebody waits for the next sync: do not delay it.
+    pub(crate) urgent: Cell<bool>,
+    /// A group became durable, or the spool failed.
+    pub(crate) committed: Signal,
+    /// There may be new durable records for the event log.
+    pub(crate) outbox: Signal,
+    /// The queue may have something new to do.
+    pub(crate) work: Signal,
+    /// Somebody waits for a new segment.
+    pub(crate) chores: Signal,
+    /// A chore is done: there may be room.
+    pub(crate) room: Signal,
+}
+
+/// What a shard is made of.
+pub(crate) struct Parts {
+    pub(crate) number: u16,
+    pub(crate) config: Arc<Config>,
+    pub(crate) limits: Limits,
+    pub(crate) trust: Trust,
+    pub(crate) certificates: Vec<Option<Arc<rustls::ServerConfig>>>,
+    pub(crate) classifier: Classifier,
+    pub(crate) spool: Spool,
+    pub(crate) mesh: Mesh,
+    pub(crate) reports: mpsc::Sender<Report>,
+    /// Makes its choices; any number.
+    pub(crate) seed: u64,
+}
+
+impl Shard {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { number, config, limits, trust, certificates, classifier, spool, mesh, reports, seed } = parts;
+        let queue = Queue::new(config.delivery.retry.clone(), config.delivery.connections, seed);
+        let signatures = Signatures::new(limits.signature_bytes);
+        let nothing = Snapshot { policy: Arc::new(Policy::default()), keys: Arc::new(Keyring::default()) };
+        Self {
+            number,
+            config,
+            limits,
+            trust,
+            classifier,
+            spool: RefCell::new(spool),
+            queue: RefCell::new(queue),
+            snapshot: RefCell::new(Rc::new(nothing)),
+            leases: RefCell::default(),
+            certificates: RefCell::new(certificates),
+            sites: RefCell::default(),
+            nowhere: RefCell::default(),
+            troubles: RefCell::default(),
+            resting: RefCell::default(),
+            signatures: RefCell::new(signatures),
+            mesh,
+            moving: RefCell::default(),
+            reports,
+            stats: RefCell::default(),
+            ips: RefCell::default(),
+            events: outbox::State::default(),
+            sequence: Cell::new(0),
+            chance: Cell::new(seed),
+            loaded: Cell::new(false),
+            stopping: Cell::new(false),
+            stopped: Cell::new(false),
+            ending: Signal::default(),
+            dirty: Signal::default(),
+            urgent: Cell::new(false),
+            committed: Signal::default(),
+            outbox: Signal::default(),
+            work: Signal::default(),
+            chores: Signal::default(),
+            room: Signal::default(),
+        }
+    }
+
+    /// This shard's part of a limit that holds for all shards together, rounded up.
+    pub(crate) fn share(&self, limit: u32) -> u32 {
+        limit.div_ceil(u32::from(self.config.shards.max(1)))
+    }
+
+    /// The snapshot in force.
+    pub(crate) fn policy(&self) -> Rc<Snapshot> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Puts a snapshot in force.
+    pub(crate) fn set_policy(&self, snapshot: Snapshot) {
+        let mine = snapshot.policy.leases.iter().filter(|lease| lease.shard == self.number);
+        *self.leases.borrow_mut() = mine.map(|lease| (lease.address, Arc::clone(&lease.helo))).collect();
+        *self.snapshot.borrow_mut() = Rc::new(snapshot);
+        let domains: Vec<_> =
+            self.sites.borrow().iter().map(|(key, site)| (Arc::clone(key), Arc::clone(&site.domain))).collect();
+        for (key, domain) in domains {
+            self.limit_site(&key, &domain);
+        }
+    }
+
+    /// Tells the queue how many connections a site may have.
+    pub(crate) fn limit_site(&self, key: &Arc<str>, domain: &str) {
+        let connections = self.rule_of(domain).connections;
+        self.queue.borrow_mut().limit_site(key, connections);
+    }
+
+    /// The rule of a recipient domain.
+    pub(crate) fn rule_of(&self, domain: &str) -> DomainRule {
+        self.snapshot.borrow().policy.rule_of(domain)
+    }
+
+    /// Is this leased IP one of this shard's?
+    pub(crate) fn owns(&self, address: IpAddr) -> bool {
+        self.leases.borrow().contains_key(&address)
+    }
+
+    /// What a leased IP of this shard says in EHLO.
+    pub(crate) fn helo_of(&self, address: IpAddr) -> Option<Arc<str>> {
+        self.leases.borrow().get(&address).cloned()
+    }
+
+    /// May a delivery begin? Not when its outcome could not be recorded.
+    pub(crate) fn may_deliver(&self) -> bool {
+        let spool = self.spool.borrow();
+        !self.stopping.get() && spool.failure().is_none() && spool.room_for_outcomes()
+    }
+
+    /// The next message's number on this shard: part of its id.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        let next = self.sequence.get() + 1;
+        self.sequence.set(next);
+        next
+    }
+
+    /// A number that nobody can guess from the ones before (SplitMix64 over a random seed): ids, shuffles; no secret.
+    pub(crate) fn chance(&self) -> u64 {
+        let state = self.chance.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.chance.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Keeps an error for `status`, and logs it.
+    pub(crate) fn note_error(&self, text: &str) {
+        tracing::warn!(shard = self.number, "{text}");
+        let mut stats = self.stats.borrow_mut();
+        stats.last_errors.insert(0, (clock::wall().0, text.chars().take(300).collect()));
+        stats.last_errors.truncate(10);
+    }
+
+    /// The DKIM signatures of a message, ready to go in front of its content; empty if no key is for it. Made at the first
+    /// try, kept only while there will be another one.
+    pub(crate) fn signatures_of(&self, key: MessageKey) -> Rc<[u8]> {
+        if let Some(kept) = self.signatures.borrow().get(key) {
+            return kept;
+        }
+        let spool = self.spool.borrow();
+        let Some(view) = spool.message(key) else { return Rc::from([]) };
+        let Some(meta) = Meta::decode(view.meta) else { return Rc::from([]) };
+        let snapshot = self.policy();
+        let mut fields = Vec::with_capacity(1024);
+        match snapshot.keys.sign(meta.from_domain, clock::wall(), view.pieces(), &mut fields) {
+            Ok(made) => self.stats.borrow_mut().signatures += made as u64,
+            Err(error) => self.note_error(&format!("DKIM key of {}: {error}; sent unsigned", meta.from_domain)),
+        }
+        let fields: Rc<[u8]> = Rc::from(fields);
+        if view.recipients.len() > 1 && !fields.is_empty() {
+            self.signatures.borrow_mut().keep(key, Rc::clone(&fields));
+        }
+        fields
+    }
+
+    /// Counts of a leased IP since start.
+    pub(crate) fn ip_counts(&self, address: IpAddr) -> IpStatus {
+        self.ips.borrow().get(&address).cloned().unwrap_or_else(|| no_counts(address))
+    }
+
+    /// Changes the counts of a leased IP.
+    pub(crate) fn count_ip(&self, address: IpAddr, change: impl FnOnce(&mut IpStatus)) {
+        change(self.ips.borrow_mut().entry(address).or_insert_with(|| no_counts(address)));
+    }
+
+    /// Remembers what holds up a lane, for those who ask.
+    pub(crate) fn remember_trouble(&self, lane: LaneId, text: &str) {
+        self.troubles.borrow_mut().insert(lane, text.chars().take(300).collect());
+    }
+
+    /// What last went wrong in a lane.
+    pub(crate) fn trouble_of(&self, lane: LaneId) -> Option<String> {
+        self.troubles.borrow().get(&lane).cloned()
+    }
+
+    /// The signal that wakes connections of a lane which wait for mail.
+    pub(crate) fn rest(&self, lane: LaneId) -> Rc<Signal> {
+        Rc::clone(self.resting.borrow_mut().entry(lane).or_default())
+    }
+
+    /// Nobody of this lane rests any more.
+    pub(crate) fn rested(&self, lane: LaneId) {
+        let mut resting = self.resting.borrow_mut();
+        // One for the map, one for the caller.
+        if resting.get(&lane).is_some_and(|signal| Rc::strong_count(signal) <= 2) {
+            resting.remove(&lane);
+        }
+    }
+
+    /// Wakes the resting connections for which there is mail.
+    pub(crate) fn wake_resting(&self) {
+        let queue = self.queue.borrow();
+        for (lane, signal) in self.resting.borrow().iter() {
+            if queue.has_ready(*lane) {
+                signal.raise();
+            }
+        }
+    }
+
+    /// Wakes every resting connection: the shard stops.
+    pub(crate) fn wake_all_resting(&self) {
+        self.resting.borrow().values().for_each(|signal| signal.raise());
+    }
+
+    /// Forgets what no queued mail needs.
+    pub(crate) fn tidy(&self) {
+        let queue = self.queue.borrow();
+        self.sites.borrow_mut().retain(|key| queue.knows_site(key));
+        self.nowhere.borrow_mut().retain(|domain, _| queue.knows_domain(domain));
+        self.troubles.borrow_mut().retain(|lane, _| queue.lane(*lane).is_some());
+    }
+}
+
+fn no_counts(address: IpAddr) -> IpStatus {
+    let (helo, pool) = (String::new(), String::new());
+    IpStatus { address, helo, pool, queued: 0, connections: 0, delivered: 0, deferred: 0, bounced: 0 }
+}

@@ -1,0 +1,8 @@
+//! Behaviour of the real server, through its public doors: SMTP, control socket, command line. A file a behaviour.
+//!
+//! Every test has a world of its own: a server process, an embedded DNS, receivers on loopback, free ports.
+
+#![allow(unreachable_pub, reason = "shared by the files of this test only")]
+
+mod accept_and_deliver;
+mod world;
