@@ -21,10 +21,6 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
-/// First wait of a lane that could not be connected or was turned away.
-const LANE_FIRST: Duration = Duration::from_secs(15);
-/// Its longest wait.
-const LANE_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long a lane keeps to a number of connections that a receiver taught it.
 const LEARNED: Duration = Duration::from_secs(60);
 /// First and longest wait before a failed question is asked again.
@@ -43,6 +39,11 @@ pub enum Work {
     },
     /// Mail for its domain can go nowhere: end it.
     Undeliverable {
+        /// The job.
+        job: JobId,
+    },
+    /// Where its mail goes is not certain any more: end it here and [`Queue::add`] it again.
+    Again {
         /// The job.
         job: JobId,
     },
@@ -88,6 +89,7 @@ struct Site {
 #[derive(Debug)]
 pub struct Queue<K> {
     retry: RetrySchedule,
+    site_backoff: RetrySchedule,
     default_connections: u32,
     chance: u64,
     jobs: Slab<Job<K>>,
@@ -115,6 +117,7 @@ impl<K: Copy + Eq> Queue<K> {
     pub fn new(retry: RetrySchedule, connections: u32, seed: u64) -> Self {
         Self {
             retry,
+            site_backoff: RetrySchedule::of_sites(),
             default_connections: connections,
             chance: seed,
             jobs: Slab::default(),
@@ -141,6 +144,11 @@ impl<K: Copy + Eq> Queue<K> {
     #[must_use]
     pub fn len(&self) -> u64 {
         self.recipients
+    }
+
+    /// Sets the waits of a lane that could not be connected or was turned away; [`RetrySchedule::of_sites`] at first.
+    pub fn back_off_sites(&mut self, schedule: RetrySchedule) {
+        self.site_backoff = schedule;
     }
 
     /// Nothing is queued.
@@ -233,10 +241,15 @@ impl<K: Copy + Eq> Queue<K> {
         entry.until = now.plus(ttl.max(Duration::from_secs(1)));
         (entry.asked, entry.failures) = (false, 0);
         let waiting = std::mem::take(&mut entry.waiting);
-        if let Known::Site(site) = known
-            && let Some(site) = self.sites.get_mut(site)
+        if let Known::Site(site) = &known
+            && let Some(site) = self.sites.get_mut(*site)
         {
             site.domains += 1;
+        }
+        if let Known::Site(site) = before
+            && before != known
+        {
+            self.dissolve(site);
         }
         self.unlearn(&before);
         for number in waiting {
@@ -249,6 +262,29 @@ impl<K: Copy + Eq> Queue<K> {
             }
         }
         self.release_domain(domain, 0);
+    }
+
+    /// Asks again where the mail of a domain goes, though an answer is there.
+    pub fn ask_again(&mut self, name: &str) {
+        if let Some(domain) = self.domain_ids.get(name).copied() {
+            self.question(domain);
+        }
+    }
+
+    /// A domain has moved away from this site: what waits there is put in again, each recipient where it belongs now.
+    fn dissolve(&mut self, site: u32) {
+        let lanes: Vec<u32> = self.lanes.iter().filter(|(_, lane)| lane.site == site).map(|(n, _)| n).collect();
+        for number in lanes {
+            let Some(lane) = self.lanes.get_mut(number) else { continue };
+            let mut next = lane.head;
+            (lane.head, lane.tail, lane.ready, lane.min_expires) = (NONE, NONE, 0, Wall(u64::MAX));
+            while next != NONE {
+                let id = next;
+                let Some(job) = self.jobs.get(id) else { break };
+                next = job.next;
+                self.end(id, |job| Work::Again { job });
+            }
+        }
     }
 
     /// Nobody knows now. What waits goes on waiting, up to its expiry.
@@ -394,7 +430,7 @@ impl<K: Copy + Eq> Queue<K> {
     /// The next thing to do, if there is one.
     pub fn poll(&mut self, now: Mono, wall: Wall) -> Option<Work> {
         while let Some((due, stamp)) = self.timers.pop(now) {
-            self.due(due, stamp);
+            self.due(now, due, stamp);
         }
         if now >= self.next_sweep {
             self.next_sweep = now.plus(SWEEP);
@@ -424,11 +460,16 @@ impl<K: Copy + Eq> Queue<K> {
         Some(self.timers.next().map_or(self.next_sweep, |next| next.min(self.next_sweep)))
     }
 
-    fn due(&mut self, due: Due, stamp: u32) {
+    fn due(&mut self, now: Mono, due: Due, stamp: u32) {
         match due {
             Due::Job(id) => {
-                if self.jobs.get(id).is_some_and(|job| job.place == Place::Deferred && job.stamp == stamp) {
+                let job = self.jobs.get(id).filter(|job| job.place == Place::Deferred && job.stamp == stamp);
+                let Some(domain) = job.map(|job| job.domain) else { return };
+                if self.domains.get(domain).is_some_and(|domain| domain.answer(now).is_some()) {
                     self.make_ready(id, false);
+                } else {
+                    // What the DNS said then is not believed any more: its hosts may be others now.
+                    self.end(id, |job| Work::Again { job });
                 }
             }
             Due::Lane(number) => {
@@ -668,8 +709,7 @@ impl<K: Copy + Eq> Queue<K> {
         }
         entry.failures = (entry.failures + 1).min(16);
         entry.stamp = entry.stamp.wrapping_add(1);
-        let wait = LANE_FIRST.saturating_mul(1 << (entry.failures - 1)).min(LANE_MAX);
-        entry.backed_off_until = now.plus(jittered(wait, chance));
+        entry.backed_off_until = now.plus(self.site_backoff.wait(entry.failures as u16, chance));
         self.timers.set(entry.backed_off_until, Due::Lane(lane.0), entry.stamp);
         entry.backed_off_until
     }

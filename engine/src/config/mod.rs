@@ -135,6 +135,8 @@ pub struct DeliveryConfig {
     pub max_age: Duration,
     /// Waits between tries.
     pub retry: RetrySchedule,
+    /// Waits of a site that cannot be reached or sends us away.
+    pub site_backoff: RetrySchedule,
     /// Connections per leased IP and site.
     pub connections: u32,
     /// Messages a connection.

@@ -4,6 +4,7 @@
 use crate::{
     clock,
     deliver::{line::Line, open, outcome},
+    flow,
     link::{Report, SiteAnswer},
     rehome,
     shard::Shard,
@@ -58,6 +59,7 @@ fn perform(shard: &Rc<Shard>, work: Work) {
             .detach();
         }
         Work::Undeliverable { job } => outcome::undeliverable(shard, job),
+        Work::Again { job } => flow::put_in_again(shard, job),
         Work::Expired { job } => outcome::expired(shard, job),
     }
 }
@@ -71,11 +73,16 @@ async fn connection(shard: &Rc<Shard>, lane: LaneId) -> bool {
         shard.queue.borrow_mut().connect_failed(clock::mono(), lane);
         return false;
     };
+    if site.until <= clock::mono() {
+        // Tried as it was; the answer is for the next connection.
+        shard.queue.borrow_mut().ask_again(&site.domain);
+        shard.work.raise();
+    }
     let rule = shard.rule_of(&site.domain);
     match open::open(shard, info.lease, &helo, &site, &rule, shard.chance()).await {
         Ok(open) => {
             shard.queue.borrow_mut().connection_ready(lane);
-            Line::new(shard, lane, info.lease, open, &rule).serve().await;
+            Line::new(shard, &info, open, &rule).serve().await;
             true
         }
         Err(unreachable) => {
@@ -106,7 +113,7 @@ pub(crate) fn resolved(shard: &Rc<Shard>, domain: &str, answer: SiteAnswer) {
     let (now, wall) = (clock::mono(), clock::wall());
     let resolution = match answer {
         SiteAnswer::Hosts { hosts, ttl, .. } => {
-            let key: Arc<str> = shard.sites.borrow_mut().learn(domain, &hosts);
+            let key: Arc<str> = shard.sites.borrow_mut().learn(domain, &hosts, now.plus(ttl));
             shard.limit_site(&key, domain);
             Resolution::Site { key, ttl }
         }

@@ -4,6 +4,7 @@
 //! back-off. This is a cache of answers of the control thread; it asks nobody.
 
 use crate::link::MxHost;
+use mailrail_queue::time::Mono;
 use rustc_hash::FxHashMap;
 use std::{
     hash::{Hash, Hasher},
@@ -18,6 +19,8 @@ pub(crate) struct Site {
     pub(crate) hosts: Arc<[MxHost]>,
     /// A recipient domain of it, for rules that go by domain.
     pub(crate) domain: Arc<str>,
+    /// The answer is believed until then.
+    pub(crate) until: Mono,
 }
 
 /// One address to try.
@@ -29,29 +32,44 @@ pub(crate) struct Candidate {
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Sites(FxHashMap<Arc<str>, Site>);
+pub(crate) struct Sites {
+    known: FxHashMap<Arc<str>, Site>,
+    changes: u64,
+}
 
 impl Sites {
     /// Learns the hosts of `domain`; the key is equal for equal sets of hosts.
-    pub(crate) fn learn(&mut self, domain: &str, hosts: &Arc<[MxHost]>) -> Arc<str> {
+    pub(crate) fn learn(&mut self, domain: &str, hosts: &Arc<[MxHost]>, until: Mono) -> Arc<str> {
         let key = key_of(hosts);
-        let site = Site { hosts: Arc::clone(hosts), domain: Arc::from(domain) };
-        self.0.insert(Arc::clone(&key), site);
+        let site = Site { hosts: Arc::clone(hosts), domain: Arc::from(domain), until };
+        self.known.insert(Arc::clone(&key), site);
+        self.changes += 1;
         key
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Site> {
-        self.0.get(key)
+        self.known.get(key)
+    }
+
+    /// Rises with each answer.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Is this still an address of the site?
+    pub(crate) fn has(&self, key: &str, address: SocketAddr) -> bool {
+        let of = |host: &MxHost| host.port == address.port() && host.addresses.contains(&address.ip());
+        self.get(key).is_some_and(|site| site.hosts.iter().any(of))
     }
 
     /// All sites by their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Site)> {
-        self.0.iter()
+        self.known.iter()
     }
 
     /// Forgets the sites that nobody needs any more.
     pub(crate) fn retain(&mut self, needed: impl Fn(&str) -> bool) {
-        self.0.retain(|key, _| needed(key));
+        self.known.retain(|key, _| needed(key));
     }
 }
 
@@ -114,7 +132,7 @@ mod tests {
         let mut sites = Sites::default();
         let one: Arc<[MxHost]> = Arc::from([host(10, "a", &["192.0.2.1"]), host(20, "b", &["192.0.2.2"])]);
         let two: Arc<[MxHost]> = Arc::from([host(5, "b", &["192.0.2.2"]), host(5, "a", &["192.0.2.1"])]);
-        assert_eq!(sites.learn("x.example", &one), sites.learn("y.example", &two));
+        assert_eq!(sites.learn("x.example", &one, Mono(1)), sites.learn("y.example", &two, Mono(1)));
         assert_eq!(sites.iter().count(), 1);
     }
 
@@ -126,7 +144,7 @@ mod tests {
             host(10, "b", &["192.0.2.2"]),
             host(10, "six", &["2001:db8::1"]),
         ]);
-        let site = Site { hosts, domain: Arc::from("x") };
+        let site = Site { hosts, domain: Arc::from("x"), until: Mono(1) };
         let lease = "127.0.0.1".parse().unwrap();
         let mut first = [0; 2];
         for seed in 0..1000 {

@@ -74,6 +74,7 @@ impl World {
             ("[dns]".into(), format!("servers = [\"{dns}\"]\n")),
             ("[delivery]".into(), format!("port = {port}\nallow_private = true\n")),
             ("[delivery.retry]".into(), "first = \"1s\"\nmax = \"2s\"\n".into()),
+            ("[delivery.site_backoff]".into(), "first = \"200ms\"\nmax = \"1s\"\n".into()),
             ("[spool]".into(), "segment_size = \"8MiB\"\n".into()),
         ];
         for (table, lines) in changes {
@@ -99,7 +100,7 @@ impl World {
     pub fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log file");
         let child = Command::new(env!("CARGO_BIN_EXE_mailrail"))
-            .args(["serve", "--grace", "5", "--log", "debug", "--config"])
+            .args(["serve", "--grace", "5", "--log", "info,mailrail_engine=debug", "--config"])
             .arg(self.path("mailrail.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
