@@ -6,6 +6,8 @@ pub mod cpu;
 pub mod dns;
 pub mod latency;
 pub mod ledger;
+pub mod load;
 pub mod model;
 pub mod sink;
 pub mod tls;
+mod wire;

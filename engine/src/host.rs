@@ -177,20 +177,22 @@ impl Host {
             let _ = sender.send(());
         }
         await_all(&bound, config.shards)?;
-        let control = Self::start_control(&config, control_link, &options)?;
+        let control = Self::start_control(&config, control_link, ports.clone(), &options)?;
         Ok(Self { listeners: ports, socket: config.control.socket.clone(), control, shards })
     }
 
     fn start_control(
         config: &Arc<Config>,
         link: ControlLink,
+        listeners: Vec<SocketAddr>,
         options: &Options,
     ) -> Result<control::Handle, StartError> {
         let reload = {
             let config = Arc::clone(config);
             move || load_certificates(&config).map_err(|error| error.to_string())
         };
-        let options = control::Options { signals: options.signals, grace: options.grace, reload: Box::new(reload) };
+        let Options { signals, grace } = *options;
+        let options = control::Options { signals, listeners, grace, reload: Box::new(reload) };
         control::start(Arc::clone(config), link, options).map_err(StartError::Control)
     }
 

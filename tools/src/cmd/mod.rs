@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
+pub(crate) mod demo;
 pub(crate) mod export;
 pub(crate) mod man;
 pub(crate) mod queue;
@@ -68,6 +69,7 @@ impl Colour {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "each is documented at its Args, where clap takes the help from")]
 pub(crate) enum Command {
+    Demo(demo::Args),
     Serve(serve::Args),
     Check(check::Args),
     Status(status::Args),
@@ -83,6 +85,7 @@ impl Command {
     /// Runs the subcommand to its end.
     pub(crate) fn run(&self) -> Outcome {
         match self {
+            Self::Demo(args) => demo::run(args),
             Self::Serve(args) => serve::run(args),
             Self::Check(args) => check::run(args),
             Self::Status(args) => status::run(args),

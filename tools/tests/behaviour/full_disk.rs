@@ -1,6 +1,6 @@
 //! A full spool: new mail is put off with 452, deliveries go on, and it recovers by itself.
 
-use crate::world::{FLEET, MESSAGE, World, host};
+use crate::world::{MESSAGE, World, host};
 use mailrail_bench::model::{Failure, Model, Stage};
 
 #[test]

@@ -124,7 +124,7 @@ fn metrics_are_served_over_tcp() {
 #[test]
 fn a_second_server_on_the_same_data_is_refused() {
     let world = world();
-    let mut second = World::new(vec![], |zone| zone);
+    let second = World::new(vec![], |zone| zone);
     second.configure(&[("", &format!("data_dir = \"{}\"", world.path("data").display()))]);
     let output = second.cli(&["serve"]);
     let said = String::from_utf8_lossy(&output.stderr);

@@ -5,7 +5,7 @@
 
 use crate::link::{QueueRow, ShardStatus};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Header of every reply: version of the server.
 pub const VERSION_HEADER: &str = "x-mailrail-version";
@@ -22,6 +22,8 @@ pub struct StatusReport {
     pub hostname: String,
     /// Process id of the server.
     pub pid: u32,
+    /// Where it takes mail, in the order of the configuration, with the ports really bound.
+    pub listeners: Vec<SocketAddr>,
     /// Seconds since it started.
     pub uptime_s: u64,
     /// When this was taken.
