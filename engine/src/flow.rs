@@ -214,7 +214,7 @@ fn encode_meta(
         pool: &plan.pool,
         source_ip: Some(peer),
         source_tls: tls.map(|tls| tls.version),
-        from_domain: prepared.from_domain(),
+        from_domain: prepared.author_domain(),
         header_size: prepared.header_size(),
         recipients: recipients.collect(),
     };

@@ -168,6 +168,18 @@ pub struct FleetExport {
     pub toml: String,
     /// Version of the policy it describes.
     pub version: u64,
+    /// What to publish for its DKIM keys.
+    pub dns_records: Vec<DnsRecord>,
+}
+
+/// A TXT record to publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DnsRecord {
+    /// Its name, `selector._domainkey.domain`.
+    pub name: String,
+    /// Its text; longer than 255 octets it is to be split into several strings.
+    pub value: String,
 }
 
 /// What an apply did, or would do.
