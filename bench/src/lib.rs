@@ -8,6 +8,7 @@ pub mod latency;
 pub mod ledger;
 pub mod load;
 pub mod model;
+mod providers;
 pub mod sink;
 pub mod tls;
 mod wire;

@@ -114,8 +114,11 @@ impl Site {
 fn mix(seed: u64, value: impl Hash) -> u64 {
     let mut hasher = rustc_hash::FxHasher::default();
     (seed, value).hash(&mut hasher);
-    // FxHash leaves structure in its high bits; one multiplication more spreads it.
-    hasher.finish().wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+    // FxHash leaves structure in its bits, which an order would show; SplitMix64's last steps spread it.
+    let mixed = hasher.finish();
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
