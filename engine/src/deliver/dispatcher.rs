@@ -32,6 +32,9 @@ pub(crate) async fn run(shard: Rc<Shard>) {
                 glommio::executor().yield_if_needed().await;
             }
         }
+        if shard.queue.borrow().newly_stranded() {
+            rehome::place_stranded(&shard);
+        }
         shard.wake_resting();
         let now = clock::mono();
         let next = shard.queue.borrow().next_wake().map_or(LONGEST, |at| at.since(now).min(LONGEST));
