@@ -20,7 +20,7 @@ use crate::{
     tls::TlsInfo,
 };
 use futures_lite::FutureExt;
-use mailrail_queue::{JobId, New, Target, egress, time::Wall};
+use mailrail_queue::{New, Target, egress, time::Wall};
 use mailrail_spool::{ChunkRef, Durable, Full, MessageKey, Spool};
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -301,15 +301,6 @@ pub(crate) fn schedule(shard: &Shard, key: MessageKey) {
     enqueue(shard, key, &meta, accepted, &targets);
 }
 
-/// Takes a job out of the queue and puts its recipients in as new: their domains are asked for again.
-pub(crate) fn put_in_again(shard: &Shard, job: JobId) {
-    let found = shard.queue.borrow().job(job).map(|(key, recipients, ..)| (key, recipients.to_vec()));
-    shard.queue.borrow_mut().done(job);
-    if let Some((key, recipients)) = found {
-        schedule_again(shard, key, &recipients, Wall(0));
-    }
-}
-
 /// Puts recipients back that had left the queue and could not be settled.
 pub(crate) fn schedule_again(shard: &Shard, key: MessageKey, recipients: &[u16], next_try: Wall) {
     let spool = shard.spool.borrow();
@@ -319,7 +310,7 @@ pub(crate) fn schedule_again(shard: &Shard, key: MessageKey, recipients: &[u16],
     for number in recipients {
         let Some(recipient) = meta.recipients.get(usize::from(*number)) else { continue };
         let attempts = view.recipients.get(usize::from(*number)).map_or(0, |state| state.attempts);
-        let next_try = (next_try > Wall(0)).then_some(next_try);
+        let next_try = Some(next_try);
         let domain = domain_of(recipient.address);
         match targets.iter_mut().find(|(known, target)| *known == domain && target.attempts == attempts) {
             Some((_, target)) => target.recipients.push(*number),

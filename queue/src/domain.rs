@@ -1,9 +1,8 @@
-//! Recipient domains: which site they belong to, and the messages that wait to know it.
+//! Recipient domains: which site they belong to, and the jobs that wait to know it.
 
 use crate::{
-    job::Target,
-    lane::LeaseId,
-    time::{Mono, Wall},
+    list::{List, ORDER},
+    time::Mono,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +32,18 @@ pub(crate) enum Known {
     Never,
 }
 
+/// How far a question is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asking {
+    No,
+    /// To be handed out.
+    Queued,
+    /// Handed out; the answer is awaited.
+    Out,
+    /// Nobody knew; asked again after a while.
+    Resting,
+}
+
 /// A domain that queued mail is for.
 #[derive(Debug)]
 pub(crate) struct Domain {
@@ -40,15 +51,18 @@ pub(crate) struct Domain {
     pub(crate) known: Known,
     /// `known` is believed until then.
     pub(crate) until: Mono,
-    /// A question is out, or about to be.
-    pub(crate) asked: bool,
+    /// And until then because nobody can say better.
+    pub(crate) stretched: Mono,
+    pub(crate) asking: Asking,
     /// Failed questions in a row.
     pub(crate) failures: u32,
     pub(crate) stamp: u32,
-    /// Jobs and waiting messages that name it.
+    /// Jobs that name it.
     pub(crate) users: u32,
-    /// Waiting messages to look at when it is known.
-    pub(crate) waiting: Vec<u32>,
+    /// It is in the list of domains without mail.
+    pub(crate) idle: bool,
+    /// Jobs to send on when it is known.
+    pub(crate) waiting: List<ORDER>,
 }
 
 impl Domain {
@@ -57,28 +71,18 @@ impl Domain {
             name: name.into(),
             known: Known::Nothing,
             until: Mono(0),
-            asked: false,
+            stretched: Mono(0),
+            asking: Asking::No,
             failures: 0,
             stamp: 0,
             users: 0,
-            waiting: Vec::new(),
+            idle: false,
+            waiting: List::default(),
         }
     }
 
     /// What is known and still believed.
     pub(crate) fn answer(&self, now: Mono) -> Option<&Known> {
-        (self.known != Known::Nothing && now < self.until).then_some(&self.known)
+        (self.known != Known::Nothing && now < self.until.max(self.stretched)).then_some(&self.known)
     }
-}
-
-/// A message some of whose domains are not resolved yet.
-#[derive(Debug)]
-pub(crate) struct Pending<K> {
-    pub(crate) key: K,
-    pub(crate) lease: Option<LeaseId>,
-    pub(crate) accepted: Wall,
-    pub(crate) expires: Wall,
-    pub(crate) targets: Vec<(u32, Target)>,
-    /// Domains still unknown.
-    pub(crate) open: u32,
 }

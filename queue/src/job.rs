@@ -1,11 +1,18 @@
-//! One job: the recipients of one message at one site, sent in one transaction.
+//! One job: recipients of one message, sent in one transaction.
 
-use crate::time::Wall;
+use crate::{
+    lane::LeaseId,
+    list::Link,
+    time::{Mono, Wall},
+};
 use smallvec::SmallVec;
 
-/// Names a job of one queue while it is queued.
+/// Names a job of one queue, and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(pub(crate) u32);
+pub struct JobId {
+    pub(crate) slot: u32,
+    pub(crate) serial: u32,
+}
 
 /// A message to queue.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +20,7 @@ pub struct New<'a, K> {
     /// The caller's name for it.
     pub key: K,
     /// Egress IP; none: it waits until [`crate::Queue::assign`] gives it one.
-    pub lease: Option<crate::LeaseId>,
+    pub lease: Option<LeaseId>,
     /// When it was accepted.
     pub accepted: Wall,
     /// When it is given up.
@@ -33,60 +40,152 @@ pub struct Target {
     pub next_try: Option<Wall>,
 }
 
-/// Numbers of recipients: one without an allocation.
+/// Recipients of a job: one without an allocation.
 #[derive(Clone, Debug)]
 pub(crate) enum Recipients {
     One(u16),
-    Many(Box<[u16]>),
+    Many(Box<Several>),
+}
+
+/// See [`Recipients`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Several {
+    numbers: Vec<u16>,
+    /// The domain of each; empty if they are all of the job's domain.
+    domains: Vec<u32>,
 }
 
 impl Recipients {
     pub(crate) fn new(numbers: &[u16]) -> Self {
         match numbers {
             [one] => Self::One(*one),
-            many => Self::Many(many.into()),
+            many => Self::Many(Box::new(Several { numbers: many.to_vec(), domains: Vec::new() })),
         }
     }
 
     pub(crate) fn as_slice(&self) -> &[u16] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
+            Self::Many(many) => &many.numbers,
         }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.as_slice().len() as u64
+    }
+
+    /// Each with its domain; `own` is the job's.
+    pub(crate) fn iter(&self, own: u32) -> impl Iterator<Item = (u16, u32)> {
+        let domains = match self {
+            Self::One(_) => &[],
+            Self::Many(many) => &many.domains[..],
+        };
+        let domain = move |index: usize| domains.get(index).copied().unwrap_or(own);
+        self.as_slice().iter().enumerate().map(move |(index, number)| (*number, domain(index)))
+    }
+
+    /// Domains of the recipients, each once, in order.
+    pub(crate) fn domains(&self, own: u32) -> SmallVec<[u32; 4]> {
+        let mut domains = SmallVec::new();
+        for (_, domain) in self.iter(own) {
+            if domains.last() != Some(&domain) && !domains.contains(&domain) {
+                domains.push(domain);
+            }
+        }
+        domains
+    }
+
+    /// From pairs of number and domain; also says which domain is the job's. `None` if there is no pair.
+    pub(crate) fn of(pairs: &[(u16, u32)]) -> Option<(Self, u32)> {
+        let own = pairs.first()?.1;
+        let numbers: SmallVec<[u16; 8]> = pairs.iter().map(|pair| pair.0).collect();
+        let mut recipients = Self::new(&numbers);
+        if let Self::Many(many) = &mut recipients
+            && pairs.iter().any(|pair| pair.1 != own)
+        {
+            many.domains = pairs.iter().map(|pair| pair.1).collect();
+        }
+        Some((recipients, own))
     }
 }
 
-/// Where a job is.
+/// Where a job is, and what it must know there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
+    /// In no list, on its way.
+    Loose,
+    /// Waiting for its domain to be resolved.
+    Unresolved { lease: Option<LeaseId> },
     /// In its lane's list of ready jobs.
-    Ready,
+    Ready { lane: u32 },
     /// Waiting for its time.
-    Deferred,
+    Deferred { lane: u32 },
     /// Handed out.
-    InFlight,
+    InFlight { lane: u32 },
     /// Without a leased IP.
-    Stranded,
-    /// Waiting to be told as undeliverable or expired.
-    Ending,
+    Stranded { site: u32 },
+    /// Waiting to be told as undeliverable or expired; the lane it was in, or [`crate::list::NONE`].
+    Ending { lane: u32 },
 }
 
-pub(crate) const NONE: u32 = u32::MAX;
+impl Place {
+    pub(crate) fn lane(self) -> Option<u32> {
+        match self {
+            Self::Ready { lane } | Self::Deferred { lane } | Self::InFlight { lane } | Self::Ending { lane } => {
+                Some(lane)
+            }
+            Self::Loose | Self::Unresolved { .. } | Self::Stranded { .. } => None,
+        }
+    }
+
+    /// Column of the lane's counts.
+    pub(crate) fn column(self) -> Option<usize> {
+        match self {
+            Self::Ready { .. } => Some(0),
+            Self::Deferred { .. } => Some(1),
+            Self::InFlight { .. } => Some(2),
+            _ => None,
+        }
+    }
+
+    /// Is it in the calendar of expiries?
+    pub(crate) fn may_expire(self) -> bool {
+        !matches!(self, Self::Loose | Self::InFlight { .. } | Self::Ending { .. })
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Job<K> {
     pub(crate) key: K,
     pub(crate) recipients: Recipients,
-    pub(crate) accepted: Wall,
     pub(crate) expires: Wall,
-    /// Of the first recipient: others of the job share its site.
-    pub(crate) domain: u32,
-    pub(crate) site: u32,
-    pub(crate) lane: u32,
-    /// The next ready job of the lane.
-    pub(crate) next: u32,
-    /// Rises when the job is put off; an older timer means nothing.
-    pub(crate) stamp: u32,
-    pub(crate) attempts: u16,
+    /// No try before.
+    pub(crate) due: Mono,
+    /// By [`crate::list::ORDER`] and [`crate::list::EXPIRY`].
+    pub(crate) links: [Link; 2],
     pub(crate) place: Place,
+    /// Of the first recipient.
+    pub(crate) domain: u32,
+    /// Tells it from others that had its number.
+    pub(crate) serial: u32,
+    pub(crate) attempts: u16,
 }
+
+impl<K> Job<K> {
+    /// The tick of the calendar of expiries by which it has surely expired.
+    pub(crate) fn expiry_tick(&self) -> u64 {
+        self.expires.0.div_ceil(EXPIRY_TICK_MS)
+    }
+
+    /// The tick of the calendar of tries at which it is due.
+    pub(crate) fn due_tick(&self) -> u64 {
+        self.due.0.div_ceil(DUE_TICK_NS)
+    }
+}
+
+/// Expiries are told at most so late.
+pub(crate) const EXPIRY_TICK_MS: u64 = 8_000;
+/// Tries are at most so late: far below the jitter of the shortest useful wait.
+pub(crate) const DUE_TICK_NS: u64 = 50_000_000;
+
+const _: () = assert!(size_of::<Job<u64>>() <= 80, "each queued recipient costs one");

@@ -1,15 +1,32 @@
 //! A lane: the mail of one site through one leased IP, with its connections and its back-off.
 
-use crate::{job::NONE, time::Mono, time::Wall};
-use std::{net::IpAddr, sync::Arc};
+use crate::{
+    list::{List, ORDER},
+    time::{Mono, Wall},
+};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
-/// Names a lane of one queue.
+/// Names a lane of one queue, and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneId(pub(crate) u32);
+pub struct LaneId {
+    pub(crate) slot: u32,
+    pub(crate) serial: u32,
+}
 
 /// Names a leased IP of one queue, whatever snapshot is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseId(pub(crate) u32);
+pub struct LeaseId(NonZeroU32);
+
+impl LeaseId {
+    /// The lease at this position of the queue's list.
+    pub(crate) fn at(index: usize) -> Self {
+        Self(u32::try_from(index).map_or(NonZeroU32::MAX, |index| NonZeroU32::MIN.saturating_add(index)))
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// Limits of one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,45 +54,45 @@ pub struct LaneInfo {
     pub connections: u32,
     /// No new connection before.
     pub backed_off_until: Option<Mono>,
-    /// Earliest known expiry of its ready jobs.
+    /// Expiry of the first of its ready jobs.
     pub min_expires: Wall,
 }
 
 #[derive(Debug)]
 pub(crate) struct Lane {
+    pub(crate) id: LaneId,
     pub(crate) lease: LeaseId,
     pub(crate) site: u32,
-    /// First and last ready job.
-    pub(crate) head: u32,
-    pub(crate) tail: u32,
-    /// Ready jobs.
+    /// Ready jobs, the next one first.
+    pub(crate) list: List<ORDER>,
+    /// How many they are.
     pub(crate) ready: u32,
     /// Jobs of it, wherever they are.
     pub(crate) jobs: u32,
     /// Recipients by place, for listings.
     pub(crate) counts: [u64; 3],
     pub(crate) connections: u32,
-    /// Connections that have not yet asked for a job.
+    /// Connections that are not ready yet.
     pub(crate) opening: u32,
     pub(crate) limit: u32,
-    /// What the receiver taught us to keep to; rises again with time.
-    pub(crate) learned: Option<u32>,
+    /// What the receiver taught us to keep to, and until when; it rises again with time.
+    pub(crate) learned: Option<(u32, Mono)>,
+    /// Failures in a row.
     pub(crate) failures: u32,
     pub(crate) backed_off_until: Mono,
+    /// Of the one timer that counts.
     pub(crate) stamp: u32,
     /// It is in the list of lanes to look at.
     pub(crate) listed: bool,
-    /// No ready job expires before.
-    pub(crate) min_expires: Wall,
 }
 
 impl Lane {
     pub(crate) fn new(lease: LeaseId, site: u32, limit: u32) -> Self {
         Self {
+            id: LaneId { slot: 0, serial: 0 },
             lease,
             site,
-            head: NONE,
-            tail: NONE,
+            list: List::default(),
             ready: 0,
             jobs: 0,
             counts: [0; 3],
@@ -87,7 +104,6 @@ impl Lane {
             backed_off_until: Mono(0),
             stamp: 0,
             listed: false,
-            min_expires: Wall(u64::MAX),
         }
     }
 
@@ -97,10 +113,23 @@ impl Lane {
 
     /// Is one more connection worth it now?
     pub(crate) fn wants_connection(&self, now: Mono) -> bool {
-        let limit = self.learned.map_or(self.limit, |learned| learned.min(self.limit)).max(1);
-        self.ready > self.opening * Self::PER_CONNECTION
-            && (self.connections == 0 || self.ready > self.connections * Self::PER_CONNECTION)
-            && self.connections < limit
+        let taught = self.learned.map_or(self.limit, |(most, _)| most);
+        // After a failure one connection goes ahead and finds out.
+        let careful = self.failures > 0 && self.opening > 0;
+        let served = self.connections.saturating_mul(Self::PER_CONNECTION);
+        self.ready > served
+            && self.connections < taught.min(self.limit).max(1)
             && now >= self.backed_off_until
+            && !careful
+    }
+
+    /// Neither mail nor connections.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.jobs == 0 && self.connections == 0
+    }
+
+    /// Is there nothing that its next message would have to know?
+    pub(crate) fn is_forgettable(&self, now: Mono) -> bool {
+        self.is_idle() && self.backed_off_until <= now && self.learned.is_none_or(|(_, until)| until <= now)
     }
 }

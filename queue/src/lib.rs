@@ -9,6 +9,7 @@ mod domain;
 pub mod egress;
 mod job;
 mod lane;
+mod list;
 pub mod policy;
 mod queue;
 pub mod retry;

@@ -1,4 +1,5 @@
-//! What is due when. Entries are never taken back: who set one leaves a stamp, and an old stamp means nothing.
+//! What lanes and domains are to be looked at when. Entries are never taken back: who set one leaves a stamp, and an old
+//! stamp means nothing. Jobs have a calendar of their own, as they are many.
 
 use crate::time::Mono;
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -6,15 +7,13 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 /// What to look at when its time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Due {
-    /// A deferred job.
-    Job(u32),
-    /// A lane that was backed off.
+    /// A lane that was backed off, or kept to few connections.
     Lane(u32),
-    /// A domain to ask about again.
+    /// A domain that nobody knew, or whose answer is overdue.
     Domain(u32),
 }
 
-/// Milliseconds are enough for a schedule of minutes, and make an entry 16 bytes.
+/// In milliseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Timers(BinaryHeap<Reverse<(u64, Due, u32)>>);
 

@@ -4,7 +4,6 @@
 use crate::{
     clock,
     deliver::{line::Line, open, outcome},
-    flow,
     link::{Report, SiteAnswer},
     rehome,
     shard::Shard,
@@ -33,6 +32,9 @@ pub(crate) async fn run(shard: Rc<Shard>) {
                 glommio::executor().yield_if_needed().await;
             }
         }
+        if shard.queue.borrow().newly_stranded() {
+            rehome::place_stranded(&shard);
+        }
         shard.wake_resting();
         let now = clock::mono();
         let next = shard.queue.borrow().next_wake().map_or(LONGEST, |at| at.since(now).min(LONGEST));
@@ -59,7 +61,6 @@ fn perform(shard: &Rc<Shard>, work: Work) {
             .detach();
         }
         Work::Undeliverable { job } => outcome::undeliverable(shard, job),
-        Work::Again { job } => flow::put_in_again(shard, job),
         Work::Expired { job } => outcome::expired(shard, job),
     }
 }
@@ -73,11 +74,6 @@ async fn connection(shard: &Rc<Shard>, lane: LaneId) -> bool {
         shard.queue.borrow_mut().connect_failed(clock::mono(), lane);
         return false;
     };
-    if site.until <= clock::mono() {
-        // Tried as it was; the answer is for the next connection.
-        shard.queue.borrow_mut().ask_again(&site.domain);
-        shard.work.raise();
-    }
     let rule = shard.rule_of(&site.domain);
     match open::open(shard, info.lease, &helo, &site, &rule, shard.chance()).await {
         Ok(open) => {
@@ -113,7 +109,7 @@ pub(crate) fn resolved(shard: &Rc<Shard>, domain: &str, answer: SiteAnswer) {
     let (now, wall) = (clock::mono(), clock::wall());
     let resolution = match answer {
         SiteAnswer::Hosts { hosts, ttl, .. } => {
-            let key: Arc<str> = shard.sites.borrow_mut().learn(domain, &hosts, now.plus(ttl));
+            let key: Arc<str> = shard.sites.borrow_mut().learn(domain, &hosts);
             shard.limit_site(&key, domain);
             Resolution::Site { key, ttl }
         }

@@ -4,7 +4,6 @@
 //! back-off. This is a cache of answers of the control thread; it asks nobody.
 
 use crate::link::MxHost;
-use mailrail_queue::time::Mono;
 use rustc_hash::FxHashMap;
 use std::{
     hash::{Hash, Hasher},
@@ -19,8 +18,6 @@ pub(crate) struct Site {
     pub(crate) hosts: Arc<[MxHost]>,
     /// A recipient domain of it, for rules that go by domain.
     pub(crate) domain: Arc<str>,
-    /// The answer is believed until then.
-    pub(crate) until: Mono,
 }
 
 /// One address to try.
@@ -39,9 +36,9 @@ pub(crate) struct Sites {
 
 impl Sites {
     /// Learns the hosts of `domain`; the key is equal for equal sets of hosts.
-    pub(crate) fn learn(&mut self, domain: &str, hosts: &Arc<[MxHost]>, until: Mono) -> Arc<str> {
+    pub(crate) fn learn(&mut self, domain: &str, hosts: &Arc<[MxHost]>) -> Arc<str> {
         let key = key_of(hosts);
-        let site = Site { hosts: Arc::clone(hosts), domain: Arc::from(domain), until };
+        let site = Site { hosts: Arc::clone(hosts), domain: Arc::from(domain) };
         self.known.insert(Arc::clone(&key), site);
         self.changes += 1;
         key
@@ -135,7 +132,7 @@ mod tests {
         let mut sites = Sites::default();
         let one: Arc<[MxHost]> = Arc::from([host(10, "a", &["192.0.2.1"]), host(20, "b", &["192.0.2.2"])]);
         let two: Arc<[MxHost]> = Arc::from([host(5, "b", &["192.0.2.2"]), host(5, "a", &["192.0.2.1"])]);
-        assert_eq!(sites.learn("x.example", &one, Mono(1)), sites.learn("y.example", &two, Mono(1)));
+        assert_eq!(sites.learn("x.example", &one), sites.learn("y.example", &two));
         assert_eq!(sites.iter().count(), 1);
     }
 
@@ -147,7 +144,7 @@ mod tests {
             host(10, "b", &["192.0.2.2"]),
             host(10, "six", &["2001:db8::1"]),
         ]);
-        let site = Site { hosts, domain: Arc::from("x"), until: Mono(1) };
+        let site = Site { hosts, domain: Arc::from("x") };
         let lease = "127.0.0.1".parse().unwrap();
         let mut first = [0; 2];
         for seed in 0..1000 {

@@ -1,0 +1,115 @@
+//! Leased IPs: which there are, and what becomes of mail whose leased IP is gone.
+
+use super::{Lease, Queue};
+use crate::{
+    job::{Job, JobId, Place},
+    lane::LeaseId,
+    time::{Mono, Wall},
+};
+use std::{collections::BTreeSet, net::IpAddr};
+
+impl<K: Copy + Ord> Queue<K> {
+    /// The name of a leased IP.
+    pub fn lease_id(&mut self, address: IpAddr) -> LeaseId {
+        let next = LeaseId::at(self.leases.len());
+        let id = *self.lease_ids.entry(address).or_insert(next);
+        if id == next {
+            self.leases.push(Lease { address, gone: false });
+        }
+        id
+    }
+
+    /// The address of a leased IP.
+    #[must_use]
+    pub fn lease_address(&self, lease: LeaseId) -> Option<IpAddr> {
+        self.leases.get(lease.index()).map(|lease| lease.address)
+    }
+
+    pub(super) fn is_gone(&self, lease: LeaseId) -> bool {
+        self.leases.get(lease.index()).is_none_or(|lease| lease.gone)
+    }
+
+    /// Mail is given to it again.
+    pub(super) fn revive(&mut self, lease: LeaseId) {
+        if let Some(lease) = self.leases.get_mut(lease.index()) {
+            lease.gone = false;
+        }
+    }
+
+    /// The site of a lane whose lease is gone.
+    pub(super) fn site_if_gone(&self, lane: u32) -> Option<u32> {
+        let lane = self.lanes.get(lane)?;
+        self.is_gone(lane.lease).then_some(lane.site)
+    }
+
+    /// Without a leased IP, though nobody has asked for that: [`Self::newly_stranded`] tells.
+    pub(super) fn strand_again(&mut self, id: u32, site: u32) {
+        self.newly_stranded = true;
+        self.put(id, Place::Stranded { site });
+    }
+
+    /// Takes the leased IP from all its jobs that are not in flight: they wait for [`Self::assign`]. What is in flight, or
+    /// not resolved yet, joins them when it is back or resolved.
+    pub fn strand(&mut self, lease: LeaseId) {
+        if let Some(lease) = self.leases.get_mut(lease.index()) {
+            lease.gone = true;
+        }
+        let of_lease = |job: &Job<K>| {
+            let (Place::Ready { lane } | Place::Deferred { lane }) = job.place else { return None };
+            self.lanes.get(lane).filter(|lane| lane.lease == lease).map(|lane| lane.site)
+        };
+        let jobs: Vec<_> = self.jobs.iter().filter_map(|(id, job)| Some((id, of_lease(job)?))).collect();
+        for (id, site) in jobs {
+            self.put(id, Place::Stranded { site });
+        }
+    }
+
+    /// Gives the stranded jobs of each message a leased IP; those for which `choose` has none go on waiting. A deferred job
+    /// keeps its time.
+    pub fn assign(&mut self, now: Mono, _wall: Wall, mut choose: impl FnMut(K) -> Option<LeaseId>) {
+        self.newly_stranded = false;
+        let keys: Vec<K> = self.stranded.keys().copied().collect();
+        for key in keys {
+            let Some(lease) = choose(key) else { continue };
+            self.revive(lease);
+            while let Some(id) = self.stranded.get(&key).and_then(crate::list::List::first) {
+                let Some(Job { place: Place::Stranded { site }, due, .. }) = self.jobs.get(id) else { break };
+                let (site, due) = (*site, *due);
+                let lane = self.lane_of(lease, site);
+                if due > now {
+                    self.put(id, Place::Deferred { lane });
+                } else {
+                    self.make_ready(id, lane);
+                }
+            }
+        }
+    }
+
+    /// Messages that have stranded jobs and none in flight, each once, in order: what may move to another shard.
+    #[must_use]
+    pub fn stranded_keys(&self) -> Vec<K> {
+        let busy: BTreeSet<K> = self.in_flight.iter(&self.jobs).map(|(_, job)| job.key).collect();
+        self.stranded.keys().copied().filter(|key| !busy.contains(key)).collect()
+    }
+
+    /// The message has gone elsewhere: its stranded jobs end.
+    pub fn drop_stranded(&mut self, key: K) {
+        while let Some(slot) = self.stranded.get(&key).and_then(crate::list::List::first) {
+            let Some(serial) = self.jobs.get(slot).map(|job| job.serial) else { return };
+            self.done(JobId { slot, serial });
+        }
+    }
+
+    /// Jobs without a leased IP.
+    #[must_use]
+    pub fn stranded(&self) -> usize {
+        self.stranded_count
+    }
+
+    /// Is there more to [`Self::assign`] or to move than at the last time, because of an answer of the DNS or of a job that
+    /// came back from a lost lease?
+    #[must_use]
+    pub fn newly_stranded(&self) -> bool {
+        self.newly_stranded
+    }
+}
