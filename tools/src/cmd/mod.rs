@@ -7,10 +7,13 @@ pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod export;
+pub(crate) mod load;
 pub(crate) mod man;
 pub(crate) mod queue;
 pub(crate) mod serve;
+pub(crate) mod sink;
 pub(crate) mod status;
+pub(crate) mod stop;
 pub(crate) mod trace;
 
 use crate::client::ClientError;
@@ -77,6 +80,8 @@ pub(crate) enum Command {
     Trace(trace::Args),
     Apply(apply::Args),
     Export(export::Args),
+    Load(load::Args),
+    Sink(sink::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -93,6 +98,8 @@ impl Command {
             Self::Trace(args) => trace::run(args),
             Self::Apply(args) => apply::run(args),
             Self::Export(args) => export::run(args),
+            Self::Load(args) => load::run(args),
+            Self::Sink(args) => sink::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
         }

@@ -5,7 +5,7 @@ mod report;
 mod server;
 mod world;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, stop::Stop};
 use crate::ui::{self, progress::Progress, units};
 use books::{Accepted, Ended};
 use mailrail_bench::{
@@ -17,10 +17,7 @@ use report::Findings;
 use server::Server;
 use std::{
     collections::HashSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -60,7 +57,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let interrupted = interruption()?;
+    let interrupted = Stop::new()?;
     let directory = tempfile::Builder::new().prefix("mailrail-demo-").tempdir()?;
     let world = World::start()?;
     let config = world.configure(directory.path())?;
@@ -103,11 +100,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// Sends the load; returns what was accepted.
-fn submit(
-    args: &Args,
-    target: std::net::SocketAddr,
-    interrupted: &AtomicBool,
-) -> Result<(Accepted, LoadOutcome), Failure> {
+fn submit(args: &Args, target: std::net::SocketAddr, interrupted: &Stop) -> Result<(Accepted, LoadOutcome), Failure> {
     let accepted = Arc::new(Mutex::new(Accepted::default()));
     let mut load = Load::new(target);
     load.connections = args.connections as usize;
@@ -126,7 +119,7 @@ fn submit(
     let progress = if args.json { Progress::hidden() } else { Progress::bar(args.messages, "submitting") };
     let running = load.start().map_err(|why| Failure::Operation(format!("demo: {why}")))?;
     while !running.is_finished() {
-        if interrupted.load(Ordering::Relaxed) {
+        if interrupted.is_asked() {
             running.stop();
         }
         let now = running.progress();
@@ -143,7 +136,7 @@ fn submit(
 }
 
 /// Waits until nothing is queued, or patience ends.
-fn settle(args: &Args, server: &Server, world: &World, interrupted: &AtomicBool) -> Result<StatusReport, Failure> {
+fn settle(args: &Args, server: &Server, world: &World, interrupted: &Stop) -> Result<StatusReport, Failure> {
     let first = server.status()?;
     let total = first.totals.accepted;
     let progress = if args.json { Progress::hidden() } else { Progress::bar(total, "settling") };
@@ -152,7 +145,7 @@ fn settle(args: &Args, server: &Server, world: &World, interrupted: &AtomicBool)
         let status = server.status()?;
         let settled = status.totals.accepted.saturating_sub(status.queued);
         progress.set(settled, format!("{} delivered", units::count(world.sink.recipients())));
-        if status.queued == 0 || Instant::now() > end || interrupted.load(Ordering::Relaxed) {
+        if status.queued == 0 || Instant::now() > end || interrupted.is_asked() {
             progress.finish(format!("{} delivered", units::count(world.sink.recipients())));
             return Ok(status);
         }
@@ -170,27 +163,8 @@ fn queued(server: &Server) -> Result<HashSet<(String, String)>, Failure> {
     Ok(rows.flat_map(each).collect())
 }
 
-/// Becomes true at Ctrl-C or SIGTERM.
-fn interruption() -> Result<Arc<AtomicBool>, Failure> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let raised = Arc::clone(&flag);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(async {
-            let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-            let Ok(mut terminate) = terminate else { return };
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            raised.store(true, Ordering::Relaxed);
-        });
-    })?;
-    Ok(flag)
-}
-
-fn wait_for(interrupted: &AtomicBool) {
-    while !interrupted.load(Ordering::Relaxed) {
+fn wait_for(interrupted: &Stop) {
+    while !interrupted.is_asked() {
         thread::sleep(LOOK);
     }
 }
