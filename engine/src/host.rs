@@ -1,6 +1,6 @@
 //! The server as a whole: start, signals, privileges, stop. *One per process.*
 //!
-//! Order of a start: limits raised, addresses bound, privileges dropped, spools read, control thread and shards running,
+//! Order of a start: privileges confined, limits raised, addresses bound, privileges dropped, spools read, control thread and shards running,
 //! and only then is the caller told that it serves. Order of a stop: nothing new is accepted, what is in flight ends or is
 //! given back, spools are synced, events are kept, threads end.
 
@@ -136,6 +136,7 @@ impl Host {
     pub fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let limits = Limits::default();
+        privileges::confine();
         privileges::raise_limits(config.shards)?;
         let trust = Trust::load(config.delivery.ca_file.as_deref())?;
         let certificates = load_certificates(&config)?;

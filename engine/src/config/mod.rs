@@ -207,7 +207,7 @@ impl Config {
     /// A complete, commented example.
     #[must_use]
     pub fn reference() -> &'static str {
-        include_str!("reference.toml")
+        include_str!("../../../packaging/mailrail.toml")
     }
 }
 
