@@ -54,13 +54,17 @@ impl<K: Copy + Ord> Queue<K> {
         if let Some(lease) = self.leases.get_mut(lease.index()) {
             lease.gone = true;
         }
-        let of_lease = |job: &Job<K>| {
-            let (Place::Ready { lane } | Place::Deferred { lane }) = job.place else { return None };
-            self.lanes.get(lane).filter(|lane| lane.lease == lease).map(|lane| lane.site)
+        let of_lease = |job: &Job<K>| match job.place {
+            Place::Ready { lane } | Place::Deferred { lane } => {
+                let lane = self.lanes.get(lane).filter(|lane| lane.lease == lease)?;
+                Some(Place::Stranded { site: lane.site })
+            }
+            Place::Unresolved { lease: Some(of) } if of == lease => Some(Place::Unresolved { lease: None }),
+            _ => None,
         };
         let jobs: Vec<_> = self.jobs.iter().filter_map(|(id, job)| Some((id, of_lease(job)?))).collect();
-        for (id, site) in jobs {
-            self.put(id, Place::Stranded { site });
+        for (id, place) in jobs {
+            self.put(id, place);
         }
     }
 

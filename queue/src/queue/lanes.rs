@@ -150,7 +150,8 @@ impl<K: Copy + Ord> Queue<K> {
     pub(super) fn lane_due(&mut self, now: Mono, number: u32, stamp: u32) {
         let Some(lane) = self.lanes.get_mut(number).filter(|lane| lane.stamp == stamp) else { return };
         if let Some((most, until)) = lane.learned.filter(|(_, until)| *until <= now) {
-            lane.learned = (most + 1 < lane.limit).then_some((most + 1, until.max(now).plus(LEARNED)));
+            let still = !lane.is_idle() && most + 1 < lane.limit;
+            lane.learned = still.then_some((most + 1, until.max(now).plus(LEARNED)));
         }
         let (site, doubtful) = (lane.site, lane.failures > 0 && lane.jobs > 0);
         if doubtful {
