@@ -9,6 +9,7 @@ mod admission;
 mod bouncing;
 mod command_line;
 mod durability;
+mod extensions;
 mod full_disk;
 mod hostile_receivers;
 mod operating;
