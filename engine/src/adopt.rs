@@ -20,7 +20,7 @@ fn limits(config: &Config) -> Limits {
     let segment_size = config.spool.segment_size;
     Limits {
         segment_size,
-        max_bytes: (config.spool.max_bytes / shards).max(4 * segment_size as u64),
+        max_bytes: (config.spool.max_bytes / shards).max(6 * segment_size as u64),
         reserve: (segment_size / 2).min(32 << 20),
         ..Limits::default()
     }

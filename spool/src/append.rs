@@ -60,6 +60,11 @@ pub struct Appended {
 pub(crate) const CHUNK: usize = 16;
 pub(crate) const STATE: usize = 11;
 const MOVED: u8 = 1;
+/// One part in so many of the segments is never given to new mail, and [`OUTCOME_SEGMENTS`] at least. Outcomes can be let
+/// go of only after the mail that they speak of, and compaction needs room to work in: a spool filled to the brim with
+/// mail could not record its way out.
+const OUTCOME_SHARE: u64 = 8;
+const OUTCOME_SEGMENTS: u64 = 3;
 
 /// Payload of a message record.
 #[derive(Clone, Copy)]
@@ -176,6 +181,9 @@ impl<D: Disk> Spool<D> {
     /// [`Full`]; nothing was kept, the chunks are still the caller's.
     pub fn append_message(&mut self, new: &NewMessage<'_>) -> Result<Appended, Full> {
         let content_len = new.parts.iter().map(|part| part.len()).sum();
+        if new.chunks.len() > usize::from(u16::MAX) {
+            return Err(Full::TooLarge(content_len));
+        }
         let chunked: u64 = new.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
         let head = MessageHead {
             identity: 0,
@@ -215,6 +223,9 @@ impl<D: Disk> Spool<D> {
         if length > self.segments.largest() || u32::try_from(length).is_err() {
             return Err(Full::TooLarge(length));
         }
+        if self.is_over_mail_share() {
+            return Err(Full::NoSpace(self.over_mail_share()));
+        }
         let kept = record::size(length) + record::size(0) + self.limits.reserve;
         if self.segments.room() >= kept && self.segments.make_room(length, self.commit.durable) {
             return Ok(());
@@ -227,10 +238,24 @@ impl<D: Disk> Spool<D> {
     /// waiting a moment helps.
     #[must_use]
     pub fn cannot_grow(&self) -> Option<String> {
-        self.commit.failed.as_ref().map(ToString::to_string).or_else(|| self.chores.why_full())
+        let failed = self.commit.failed.as_ref().map(ToString::to_string);
+        failed.or_else(|| self.is_over_mail_share().then(|| self.over_mail_share())).or_else(|| self.chores.why_full())
+    }
+
+    /// The rest of `max_bytes` is for what becomes of the mail that is here.
+    fn is_over_mail_share(&self) -> bool {
+        let most = self.limits.max_bytes / self.limits.segment_size as u64;
+        self.segments.used.len() as u64 > most.saturating_sub(OUTCOME_SEGMENTS.max(most / OUTCOME_SHARE))
+    }
+
+    fn over_mail_share(&self) -> String {
+        format!("max_bytes of {} is reached", self.limits.max_bytes)
     }
 
     pub(crate) fn full_reason(&self) -> Option<String> {
+        if self.is_over_mail_share() {
+            return Some(self.over_mail_share());
+        }
         if self.segments.room() > self.limits.reserve + record::HEADER {
             return None;
         }

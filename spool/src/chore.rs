@@ -3,7 +3,7 @@
 use crate::{
     Spool,
     disk::{Disk, Prepare},
-    segment,
+    segment::{Head, Spare},
 };
 use std::io;
 
@@ -17,7 +17,7 @@ pub struct Chore {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Aim {
     /// A file becomes an empty segment of this generation; `retired` was in it before.
-    Spare { generation: u64, retired: Option<u64> },
+    Spare { generation: u64, stamp: u64, retired: Option<u64> },
     /// A file goes.
     Gone { retired: u64 },
 }
@@ -66,7 +66,7 @@ impl<D: Disk> Spool<D> {
         self.chores.working = false;
         let mut result = done.result;
         match done.aim {
-            Aim::Spare { generation, retired } => {
+            Aim::Spare { generation, stamp, retired } => {
                 self.segments.in_work = self.segments.in_work.saturating_sub(usize::from(retired.is_none()));
                 let region = match (&result, retired) {
                     (Ok(()), Some(old)) => self.segments.used.remove(&old).map(|segment| segment.region),
@@ -80,7 +80,7 @@ impl<D: Disk> Spool<D> {
                     _ => None,
                 };
                 match region {
-                    Some(region) => self.segments.spares.push_back((generation, done.file, region)),
+                    Some(region) => self.segments.add_spare(Spare { generation, stamp, file: done.file, region }),
                     None => self.not_done(done.file, retired),
                 }
             }
@@ -147,8 +147,9 @@ impl<D: Disk> Spool<D> {
     fn spare(&mut self, file: u32, retired: Option<u64>) -> Chore {
         let generation = self.segments.next_generation;
         self.segments.next_generation += 1;
-        let head = segment::head_bytes(self.limits.segment_size, generation, self.commit.durable);
-        let job = self.disk.prepare(file, self.limits.segment_size, head);
-        Chore { file, aim: Aim::Spare { generation, retired }, job }
+        let (stamp, size) = (self.disk.nonce(), self.limits.segment_size);
+        let head = Head { size: size as u64, generation, stamp, watermark: self.commit.durable };
+        let job = self.disk.prepare(file, size, head.to_bytes());
+        Chore { file, aim: Aim::Spare { generation, stamp, retired }, job }
     }
 }

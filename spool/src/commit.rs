@@ -105,6 +105,7 @@ impl<D: Disk> Spool<D> {
         self.commit.in_flight = false;
         if let Err(error) = result {
             let file = job.paths().next().map(|path| path.display().to_string()).unwrap_or_default();
+            self.disk.suspect();
             let failed = Failed { reason: format!("fdatasync of {file}: {error}") };
             return Err(self.commit.failed.insert(failed).clone());
         }

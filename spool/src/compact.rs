@@ -40,23 +40,40 @@ impl<D: Disk> Spool<D> {
         true
     }
 
-    /// The segment to empty next: one that is nearly dead, or one whose few ended messages hold up too many later ones.
+    /// The segment to empty next: the root of a chain that holds up many dead ones, one that is nearly dead, or, when room is
+    /// short, whichever gives most for least. Only one that can be emptied wholly: half of it moved would free nothing.
     fn victim(&self, out: u64, durable: u64) -> Option<u64> {
+        let tight = self.is_tight();
+        let room = self.segments.room() as u64;
         let size = self.limits.segment_size as u64;
-        let most = size * u64::from(self.limits.compact_below_percent) / 100;
-        let sealed = || self.segments.used.iter().filter(|(_, s)| s.sealed && !s.retiring && !s.members.is_empty());
-        if let Some((generation, _)) = sealed().find(|(_, s)| s.live > 0 && s.live_bytes <= most) {
-            return Some(*generation);
-        }
+        let candidates = || {
+            let sealed = self.segments.used.iter();
+            sealed.filter(|(_, s)| s.sealed && !s.retiring && s.live > 0 && !s.members.is_empty())
+        };
+        // A bound segment may itself hold up others; the root of each chain has live messages.
         let bound = || self.segments.used.values().filter(|s| s.is_empty(out, durable) && self.segments.is_bound(s));
         let held = bound().count() as u64 * size;
-        if held <= self.segments.live_bytes() / 2 + 4 * size {
-            return None;
+        if held > 0 && (tight || held > self.segments.live_bytes() / 2 + 4 * size) {
+            let roots = bound().flat_map(|s| s.ends.iter().copied());
+            let oldest = roots.filter(|generation| self.segments.used.contains_key(generation)).min();
+            let root = candidates().find(|(generation, s)| Some(**generation) == oldest && s.live_bytes < room);
+            if let Some((generation, _)) = root {
+                return Some(*generation);
+            }
         }
-        // A bound segment may itself hold up others; the root of each chain has live messages.
-        let oldest =
-            bound().flat_map(|s| s.ends.iter().copied()).filter(|g| self.segments.used.contains_key(g)).min()?;
-        sealed().find(|(generation, s)| **generation == oldest && s.live > 0).map(|(generation, _)| *generation)
+        // Short of room, the last of it is for the segment that gains an eighth of one at least at the least cost.
+        let (most, left) = match tight {
+            true => (size * 7 / 8, 0),
+            false => (size * u64::from(self.limits.compact_below_percent) / 100, self.limits.reserve as u64),
+        };
+        let fits = candidates().filter(|(_, s)| s.live_bytes <= most && s.live_bytes + left < room);
+        fits.min_by_key(|(_, s)| s.live_bytes).map(|(generation, _)| *generation)
+    }
+
+    /// No segment is free, or nearly none, and none can be made.
+    fn is_tight(&self) -> bool {
+        let full = (self.segments.files() as u64 + 1) * self.limits.segment_size as u64 > self.limits.max_bytes;
+        self.segments.spares.len() <= 1 && (full || self.chores.why_full().is_some())
     }
 
     /// Copies one message out of `victim`. Bytes moved (0 if it was gone already), or none if there is no room.
@@ -90,12 +107,11 @@ impl<D: Disk> Spool<D> {
         };
         let mut buffer = std::mem::take(&mut self.compacting.buffer);
         head(&chunks, &mut buffer);
-        let carried: usize =
-            chunks.iter().filter(|c| c.place.generation == victim).map(|c| record::size(c.len())).sum();
-        let need = record::size(buffer.len()) + carried + 2 * record::size(0);
+        let carried = chunks.iter().filter(|c| c.place.generation == victim).map(ChunkRef::len);
         let fits = buffer.len() <= self.segments.largest();
-        // Outcomes come first: compaction leaves them half of the reserve.
-        let room = self.segments.room() >= need + self.limits.reserve / 2;
+        // All of it or nothing: a chunk that was copied without its message would be let go of twice. The last of the room
+        // is for this, not for outcomes: it is what makes room again.
+        let room = self.segments.room_for(carried.chain([buffer.len()]));
         self.compacting.buffer = buffer;
         if !fits || !room {
             return (!fits).then_some(0);

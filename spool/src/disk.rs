@@ -1,7 +1,7 @@
 //! The seam between the store and the medium. [`RealDisk`] is a directory of files; tests stand in another that loses
 //! what was not synced.
 
-use crate::{error::OpenError, map::Mapped};
+use crate::{error::OpenError, map::Mapped, segment::FOOT};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
@@ -31,6 +31,26 @@ pub trait Disk {
     /// As the medium says.
     fn list(&self) -> io::Result<Vec<u32>>;
 
+    /// Called for each segment before it is mapped at start: makes sure that what will be read is what the medium holds,
+    /// also after a sync that failed. Blocking.
+    ///
+    /// # Errors
+    /// As the medium says.
+    fn refresh(&self, segment: u32) -> io::Result<()>;
+
+    /// All segments were refreshed. Blocking.
+    ///
+    /// # Errors
+    /// As the medium says.
+    fn refreshed(&self) -> io::Result<()>;
+
+    /// A sync has failed: what is cached may not be on the medium, though the kernel takes it for written. Noted for the
+    /// next start, as well as a failing medium allows.
+    fn suspect(&self);
+
+    /// A number that nobody can foresee.
+    fn nonce(&mut self) -> u64;
+
     /// Maps an existing, fully allocated segment.
     ///
     /// # Errors
@@ -38,11 +58,14 @@ pub trait Disk {
     fn map(&mut self, segment: u32, size: usize) -> io::Result<Self::Region>;
 
     /// Work that makes the segment if it is not there (allocated and written in full) and durably gives it `head` as
-    /// its first bytes.
+    /// its first bytes, and again as the first of its last sector.
     fn prepare(&self, segment: u32, size: usize, head: Vec<u8>) -> Prepare;
 
-    /// Work that makes durable what was written to the mapped segment.
-    fn sync(&self, segment: u32) -> Prepare;
+    /// Makes durable what was written to the mapped segment. Blocking; only at start.
+    ///
+    /// # Errors
+    /// As the medium says.
+    fn sync(&self, segment: u32, mapped: &Self::Region) -> io::Result<()>;
 
     /// Work that durably removes the segment.
     fn remove(&self, segment: u32) -> Prepare;
@@ -54,6 +77,7 @@ pub trait Disk {
 /// A directory of segment files, locked against a second process.
 pub struct RealDisk {
     directory: PathBuf,
+    nonces: u64,
     _lock: File,
 }
 
@@ -75,10 +99,15 @@ impl RealDisk {
             .open(directory.join("lock"))
             .map_err(io_error("open the lock file"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { directory: directory.to_path_buf(), _lock: lock }),
+            Ok(()) => Ok(Self { directory: directory.to_path_buf(), nonces: 0, _lock: lock }),
             Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(directory.to_path_buf())),
             Err(fs::TryLockError::Error(source)) => Err(io_error("lock it")(source)),
         }
+    }
+
+    /// There while what the kernel has cached may not be what the medium holds.
+    fn suspicion(&self) -> PathBuf {
+        self.directory.join("sync-failed")
     }
 
     /// The directory.
@@ -107,6 +136,39 @@ impl Disk for RealDisk {
         Ok(found)
     }
 
+    fn refresh(&self, segment: u32) -> io::Result<()> {
+        if !self.suspicion().exists() {
+            return Ok(());
+        }
+        let file = File::open(self.path(segment))?;
+        file.sync_data()?;
+        // Pages that were thought written are dropped, so that they are read from the medium itself.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
+    fn refreshed(&self) -> io::Result<()> {
+        match fs::remove_file(self.suspicion()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn suspect(&self) {
+        // On a medium that takes not even this, the mount has to go, and with it the cache.
+        let _ = File::create(self.suspicion()).and_then(|file| file.sync_all());
+    }
+
+    fn nonce(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        // Fails only in a kernel without random numbers; the counter then keeps stamps apart at least.
+        self.nonces += 1;
+        match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+            Ok(8) => u64::from_le_bytes(bytes),
+            _ => self.nonces ^ u64::from(std::process::id()) << 32,
+        }
+    }
+
     fn map(&mut self, segment: u32, size: usize) -> io::Result<Mapped> {
         Mapped::new(&OpenOptions::new().read(true).write(true).open(self.path(segment))?, size)
     }
@@ -115,7 +177,7 @@ impl Disk for RealDisk {
         let (path, directory) = (self.path(segment), self.directory.clone());
         Box::new(move || match OpenOptions::new().write(true).open(&path) {
             Ok(file) => {
-                file.write_all_at(&head, 0)?;
+                write_head(&file, size, &head)?;
                 file.sync_data()
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path, &directory, size, &head),
@@ -123,9 +185,8 @@ impl Disk for RealDisk {
         })
     }
 
-    fn sync(&self, segment: u32) -> Prepare {
-        let path = self.path(segment);
-        Box::new(move || File::open(&path)?.sync_data())
+    fn sync(&self, segment: u32, _mapped: &Mapped) -> io::Result<()> {
+        File::open(self.path(segment))?.sync_data()
     }
 
     fn remove(&self, segment: u32) -> Prepare {
@@ -144,6 +205,12 @@ impl Disk for RealDisk {
     }
 }
 
+/// Both copies. They are sectors of their own: a power cut leaves each old or new.
+fn write_head(file: &File, size: usize, head: &[u8]) -> io::Result<()> {
+    file.write_all_at(head, 0)?;
+    file.write_all_at(head, (size - FOOT) as u64)
+}
+
 /// Writes every block once (an extent that was never written costs a journal commit at its first sync), under another
 /// name until it is whole.
 fn make(path: &Path, directory: &Path, size: usize, head: &[u8]) -> io::Result<()> {
@@ -158,7 +225,7 @@ fn make(path: &Path, directory: &Path, size: usize, head: &[u8]) -> io::Result<(
             file.write_all(&zeros[..piece])?;
             left -= piece;
         }
-        file.write_all_at(head, 0)?;
+        write_head(&file, size, head)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(directory)?.sync_all()

@@ -21,8 +21,11 @@ mod note;
 mod outbox;
 mod record;
 mod recover;
+mod scan;
 mod segment;
 mod settle;
+#[doc(hidden)]
+pub mod sim;
 mod view;
 
 pub use append::{Appended, ChunkRef, NewMessage};

@@ -3,9 +3,10 @@
 use crate::{
     Spool,
     append::MessageRecord,
-    disk::{Disk, Region},
+    disk::Disk,
     note,
     record::{self, Kind, Place},
+    segment::HEAD,
     settle::{OutcomeRecord, SettleKind},
 };
 
@@ -114,20 +115,22 @@ impl<D: Disk> Spool<D> {
         loop {
             let (found, segment) = self.segments.used.range(generation..).next()?;
             if *found != generation {
-                (generation, offset) = (*found, crate::segment::HEAD);
+                (generation, offset) = (*found, HEAD);
             }
-            if offset < segment.tail {
+            if segment.last <= self.outbox.acknowledged && segment.sealed {
+                // All of it is out: do not touch its pages.
+                generation += 1;
+                offset = HEAD;
+            } else if offset < segment.tail {
                 let place = Place { generation, offset: offset as u32 };
-                let at = &segment.region.bytes()[offset..segment.tail];
-                let found = if segment.damaged { record::parse(at, generation) } else { record::parse_trusted(at) };
-                match found {
+                match segment.record_at(offset) {
                     Some((header, _)) => return Some((place, (generation, offset + record::size(header.length)))),
                     // Damage that recovery has named: the next record behind it.
                     None => offset += 8,
                 }
             } else if segment.sealed {
                 generation += 1;
-                offset = crate::segment::HEAD;
+                offset = HEAD;
             } else {
                 return None;
             }

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!  0       4        8              16              24              32      36     40
-//!  | mark  | length | sequence     | generation    | watermark     | crc   | kind | payload … | pad to 8
+//!  | mark  | length | sequence     | stamp         | watermark     | crc   | kind | payload … | pad to 8
 //! ```
-//! All integers are little-endian. `crc` is CRC-32C over everything but itself, padding excluded.
+//! All integers are little-endian. `crc` is CRC-32C over everything but itself, padding excluded. `stamp` is the random
+//! number of this use of the segment: a record of an earlier use does not have it, and neither has one that a client
+//! wrote into its mail in the hope that recovery would step into it.
 
 /// Bytes in front of each payload.
 pub(crate) const HEADER: usize = 40;
@@ -51,7 +53,8 @@ impl Kind {
 pub(crate) struct Header {
     pub(crate) kind: Kind,
     pub(crate) sequence: u64,
-    pub(crate) generation: u64,
+    /// See [`crate::segment::Head`].
+    pub(crate) stamp: u64,
     /// Everything up to here was durable when the record was written.
     pub(crate) watermark: u64,
     /// Payload bytes.
@@ -68,16 +71,16 @@ pub(crate) fn seal(at: &mut [u8], header: Header) {
     at[0..4].copy_from_slice(&MARK.to_le_bytes());
     at[4..8].copy_from_slice(&(header.length as u32).to_le_bytes());
     at[8..16].copy_from_slice(&header.sequence.to_le_bytes());
-    at[16..24].copy_from_slice(&header.generation.to_le_bytes());
+    at[16..24].copy_from_slice(&header.stamp.to_le_bytes());
     at[24..32].copy_from_slice(&header.watermark.to_le_bytes());
     at[36..40].copy_from_slice(&(header.kind as u32).to_le_bytes());
     let crc = checksum(at, header.length);
     at[32..36].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The record at the start of `at`, if a valid one of this generation stands there.
-pub(crate) fn parse(at: &[u8], generation: u64) -> Option<(Header, &[u8])> {
-    if !plausible(at, generation) {
+/// The record at the start of `at`, if a valid one with this stamp stands there.
+pub(crate) fn parse(at: &[u8], stamp: u64) -> Option<(Header, &[u8])> {
+    if !plausible(at, stamp) {
         return None;
     }
     let length = u32_at(at, 4) as usize;
@@ -87,7 +90,7 @@ pub(crate) fn parse(at: &[u8], generation: u64) -> Option<(Header, &[u8])> {
     let header = Header {
         kind: Kind::from_u32(u32_at(at, 36))?,
         sequence: u64_at(at, 8),
-        generation,
+        stamp,
         watermark: u64_at(at, 24),
         length,
     };
@@ -104,16 +107,16 @@ pub(crate) fn parse_trusted(at: &[u8]) -> Option<(Header, &[u8])> {
     let header = Header {
         kind: Kind::from_u32(u32_at(at, 36))?,
         sequence: u64_at(at, 8),
-        generation: u64_at(at, 16),
+        stamp: u64_at(at, 16),
         watermark: u64_at(at, 24),
         length,
     };
     Some((header, payload))
 }
 
-/// Could a record of this generation begin here? Cheap, for scans.
-pub(crate) fn plausible(at: &[u8], generation: u64) -> bool {
-    at.len() >= HEADER && u32_at(at, 0) == MARK && u64_at(at, 16) == generation
+/// Could a record with this stamp begin here? Cheap, for scans.
+pub(crate) fn plausible(at: &[u8], stamp: u64) -> bool {
+    at.len() >= HEADER && u32_at(at, 0) == MARK && u64_at(at, 16) == stamp
 }
 
 fn checksum(at: &[u8], length: usize) -> u32 {

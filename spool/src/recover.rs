@@ -1,8 +1,6 @@
 //! Opening a spool: what the segments say, and nothing else, is the truth.
 //!
-//! A record counts if its checksum holds and nothing is missing before it that could have been durable later than it.
-//! The first hole above the last known watermark is a torn tail: it and all behind it was never answered, and goes. A
-//! hole below the watermark is damage: it is named, and what is intact behind it is kept.
+//! `scan.rs` finds the records and says which count; here they become the spool again.
 
 use crate::{
     Limits, Spool,
@@ -13,8 +11,9 @@ use crate::{
     index::{Entry, Index, States},
     note::{self, Notes},
     outbox,
-    record::{self, Header, Kind, Place},
-    segment::{self, HEAD, HeadPage, Segment, Segments},
+    record::{self, Kind, Place},
+    scan::{self, Found, Scanned},
+    segment::{FOOT, Head, Segment, Segments, Spare},
     settle::OutcomeRecord,
 };
 use rustc_hash::FxHashMap;
@@ -33,22 +32,14 @@ pub struct Recovery {
     pub lost: Vec<String>,
 }
 
-/// A record that was found, before it is known whether it counts.
-struct Found {
-    header: Header,
-    offset: u32,
-}
-
-/// A segment as it was found.
-struct Scanned<R> {
+/// A file that holds no record that counts.
+struct Unused<R> {
     file: u32,
-    generation: u64,
+    head: Head,
     region: R,
-    records: Vec<Found>,
+    /// It must be made ready anew before it is used: something in it could be taken for a record of ours.
+    stale: bool,
 }
-
-/// All segments, and the highest watermark of their first pages.
-type Scan<R> = (Vec<Scanned<R>>, u64);
 
 impl<D: Disk> Spool<D> {
     /// Opens the spool, reads all of it, and makes the first segment if there is none. Blocks.
@@ -58,11 +49,7 @@ impl<D: Disk> Spool<D> {
     pub fn open(mut disk: D, limits: Limits) -> Result<(Self, Recovery), OpenError> {
         let mut recovery = Recovery::default();
         let mut segments = Segments::new(limits.segment_size);
-        let (mut scanned, mut watermark) = scan_all(&mut disk, &limits, &mut segments, &mut recovery)?;
-        scanned.sort_unstable_by_key(|found| found.generation);
-        for found in scanned.iter().flat_map(|segment| &segment.records) {
-            watermark = watermark.max(found.header.watermark);
-        }
+        let scanned = scan::all(&mut disk, &limits, &mut segments, &mut recovery)?;
         let mut spool = Self {
             disk,
             segments,
@@ -75,7 +62,7 @@ impl<D: Disk> Spool<D> {
             scratch: Vec::new(),
             limits,
         };
-        let kept = choose(&mut scanned, watermark, &mut recovery);
+        let kept = scan::choose(&scanned, &mut recovery);
         spool.adopt(scanned, &kept, &mut recovery)?;
         recovery.messages = spool.index.len();
         Ok((spool, recovery))
@@ -90,7 +77,6 @@ impl<D: Disk> Spool<D> {
     ) -> Result<(), OpenError> {
         let mut last = 0;
         let mut replay = Vec::new();
-        let mut torn_tails = Vec::new();
         let newest = kept.iter().rposition(|n| *n > 0);
         let mut unused = Vec::new();
         for (position, (mut segment, kept)) in scanned.into_iter().zip(kept).enumerate() {
@@ -98,40 +84,42 @@ impl<D: Disk> Spool<D> {
             recovery.records += *kept as u64;
             let torn = segment.records.len() > *kept;
             segment.records.truncate(*kept);
-            let Some(end) = segment.records.last() else {
-                unused.push((segment.file, segment.generation, segment.region, torn));
+            let Scanned { file, head, agree, region, records } = segment;
+            let Some(end) = records.last() else {
+                unused.push(Unused { file, head, region, stale: torn || !agree });
                 continue;
             };
             last = last.max(end.header.sequence);
             let sealed = end.header.kind == Kind::Seal;
             let tail = end.offset as usize + record::size(end.header.length);
-            let mut used = Segment::new(segment.file, segment.region, tail);
+            let mut used = Segment::new(file, head.stamp, region, tail);
             used.last = end.header.sequence;
-            used.damaged = has_holes(&segment.records);
+            used.damaged = scan::has_holes(&records);
             if sealed || newest != Some(position) {
                 used.sealed = true;
             } else {
-                self.segments.resume(segment.generation);
+                self.segments.resume(head.generation);
+                let behind = tail..self.limits.segment_size - FOOT;
                 // What lies behind the tail must never be taken for a record of ours again.
-                if torn || has_candidates(&used.region.bytes()[tail..], segment.generation) {
-                    used.region.bytes_mut()[tail..].fill(0);
-                    torn_tails.push(segment.file);
+                if torn || scan::has_candidates(&used.region.bytes()[behind.clone()], head.stamp) {
+                    used.region.bytes_mut()[behind].fill(0);
+                    let what = "sync after cutting the torn tail";
+                    self.disk.sync(file, &used.region).map_err(|source| io_error(&self.disk, file, what, source))?;
                 }
             }
-            self.segments.used.insert(segment.generation, used);
-            replay.extend(segment.records.into_iter().map(|found| (segment.generation, found)));
-        }
-        for file in torn_tails {
-            self.blocking(file, "sync after cutting the torn tail", |disk| disk.sync(file))?;
+            self.segments.used.insert(head.generation, used);
+            replay.extend(records.into_iter().map(|found| (head.generation, found)));
         }
         self.segments.next_sequence = last + 1;
         self.commit = commit::State::recovered(last);
         self.replay(replay);
-        for (file, generation, region, torn) in unused {
-            if torn || self.segments.used.last_key_value().is_some_and(|(newest, _)| generation < *newest) {
-                self.make_spare_now(file, region)?;
+        for Unused { file, head, region, stale } in unused {
+            let Head { generation, stamp, .. } = head;
+            if stale || self.segments.used.last_key_value().is_some_and(|(newest, _)| generation < *newest) {
+                drop(region);
+                self.prepare_now(file)?;
             } else {
-                self.segments.spares.push_back((generation, file, region));
+                self.segments.add_spare(Spare { generation, stamp, file, region });
             }
         }
         if self.segments.spares.is_empty() && self.segments.room() == 0 {
@@ -197,20 +185,16 @@ impl<D: Disk> Spool<D> {
         self.outbox = outbox::State::recovered(acknowledged);
     }
 
-    /// Gives a file a new generation before anything else is written, so that nothing in it can come back.
-    fn make_spare_now(&mut self, file: u32, region: D::Region) -> Result<(), OpenError> {
-        drop(region);
-        self.prepare_now(file)
-    }
-
+    /// Gives a file a new generation and stamp before anything else is written, so that nothing in it can come back.
     fn prepare_now(&mut self, file: u32) -> Result<(), OpenError> {
         let size = self.limits.segment_size;
         let generation = self.segments.next_generation;
         self.segments.next_generation += 1;
-        let head = segment::head_bytes(size, generation, self.commit.durable);
-        self.blocking(file, "make a segment", |disk| disk.prepare(file, size, head))?;
+        let stamp = self.disk.nonce();
+        let head = Head { size: size as u64, generation, stamp, watermark: self.commit.durable };
+        self.blocking(file, "make a segment", |disk| disk.prepare(file, size, head.to_bytes()))?;
         let region = self.disk.map(file, size).map_err(|source| io_error(&self.disk, file, "map", source))?;
-        self.segments.spares.push_back((generation, file, region));
+        self.segments.add_spare(Spare { generation, stamp, file, region });
         Ok(())
     }
 
@@ -219,129 +203,8 @@ impl<D: Disk> Spool<D> {
     }
 }
 
-fn io_error<D: Disk>(disk: &D, file: u32, what: &'static str, source: io::Error) -> OpenError {
+pub(crate) fn io_error<D: Disk>(disk: &D, file: u32, what: &'static str, source: io::Error) -> OpenError {
     OpenError::Io { path: disk.path(file), what, source }
-}
-
-/// Maps and scans every segment file.
-fn scan_all<D: Disk>(
-    disk: &mut D,
-    limits: &Limits,
-    segments: &mut Segments<D::Region>,
-    recovery: &mut Recovery,
-) -> Result<Scan<D::Region>, OpenError> {
-    let (mut scanned, mut highest) = (Vec::new(), 0);
-    let files = disk.list().map_err(|source| io_error(disk, 0, "list the directory of", source))?;
-    for file in files {
-        segments.next_file = segments.next_file.max(file + 1);
-        let region = match disk.map(file, limits.segment_size) {
-            Ok(region) => region,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let reason = format!("{error}; keep segment_size as it was when the spool was made");
-                return Err(OpenError::Foreign { path: disk.path(file), reason });
-            }
-            Err(source) => return Err(io_error(disk, file, "map", source)),
-        };
-        let generation = match segment::read_head(region.bytes()) {
-            HeadPage::Valid { size, generation, watermark } if size == limits.segment_size as u64 => {
-                highest = highest.max(watermark);
-                generation
-            }
-            HeadPage::Valid { size, .. } => {
-                let reason = format!("a segment of {size} bytes; set segment_size = {size} or empty the spool first");
-                return Err(OpenError::Foreign { path: disk.path(file), reason });
-            }
-            HeadPage::Invalid => {
-                let Some(generation) = guess_generation(region.bytes()) else {
-                    recovery
-                        .lost
-                        .push(format!("{}: first page unreadable, no record found", disk.path(file).display()));
-                    segments.blank.push(file);
-                    continue;
-                };
-                recovery.lost.push(format!("{}: first page unreadable, records kept", disk.path(file).display()));
-                generation
-            }
-        };
-        segments.next_generation = segments.next_generation.max(generation + 1);
-        let records = scan(region.bytes(), generation);
-        scanned.push(Scanned { file, generation, region, records });
-    }
-    Ok((scanned, highest))
-}
-
-/// The generation that the first record names, if that record is sound.
-fn guess_generation(bytes: &[u8]) -> Option<u64> {
-    let at = bytes.get(HEAD..)?;
-    let generation = record::u64_at(at.get(..record::HEADER)?, 16);
-    record::parse(at, generation).map(|_| generation)
-}
-
-/// All sound records of `generation`, in order of place.
-fn scan(bytes: &[u8], generation: u64) -> Vec<Found> {
-    let mut found = Vec::new();
-    let mut offset = HEAD;
-    while offset + record::HEADER <= bytes.len() {
-        match record::parse(&bytes[offset..], generation) {
-            Some((header, _)) => {
-                found.push(Found { header, offset: offset as u32 });
-                if header.kind == Kind::Seal {
-                    break;
-                }
-                offset += record::size(header.length);
-            }
-            None => offset += 8,
-        }
-    }
-    found
-}
-
-/// Is something between the records that is none?
-fn has_holes(records: &[Found]) -> bool {
-    let mut expected = HEAD;
-    records.iter().any(|found| {
-        let hole = found.offset as usize != expected;
-        expected = found.offset as usize + record::size(found.header.length);
-        hole
-    })
-}
-
-fn has_candidates(bytes: &[u8], generation: u64) -> bool {
-    bytes.chunks_exact(8).enumerate().any(|(word, _)| record::plausible(&bytes[word * 8..], generation))
-}
-
-/// How many records of each segment count, in order of generation. Names damage.
-fn choose<R>(scanned: &mut [Scanned<R>], watermark: u64, recovery: &mut Recovery) -> Vec<usize> {
-    let mut kept = vec![0; scanned.len()];
-    let mut last: Option<(u64, bool)> = None;
-    for (position, segment) in scanned.iter().enumerate() {
-        let mut end = HEAD as u32;
-        for (number, found) in segment.records.iter().enumerate() {
-            let sequence = found.header.sequence;
-            let (previous, sealed) = last.unwrap_or((0, true));
-            if last.is_some() && sequence <= previous {
-                return kept;
-            }
-            // What went with a retired segment is below the watermark; anything else missing up there is a torn tail.
-            if sequence != previous + 1 && sequence - 1 > watermark {
-                return kept;
-            }
-            let inside = number > 0;
-            if sequence != previous + 1 && (inside || !sealed) {
-                let missing = format!("records {} to {} are unreadable", previous + 1, sequence - 1);
-                recovery.lost.push(format!("segment {:08}: {missing}, at byte {end}", segment.file));
-            }
-            if number == 0 && found.offset as usize != HEAD {
-                recovery
-                    .lost
-                    .push(format!("segment {:08}: bytes {HEAD} to {} are unreadable", segment.file, found.offset));
-            }
-            last = Some((sequence, found.header.kind == Kind::Seal));
-            end = found.offset + record::size(found.header.length) as u32;
-            kept[position] = number + 1;
-        }
-    }
-    kept
 }
 
 /// Messages while the log is replayed.

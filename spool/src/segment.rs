@@ -1,7 +1,8 @@
 //! Segments: which there are, where the next record goes, what each still holds.
 //!
-//! A segment file begins with a page that names its size and generation. The generation rises with each use of any
-//! segment and is never given out twice: it orders the log, and makes stale records of an earlier use invalid.
+//! A segment file begins with a page that names its size and generation, and ends with a copy of it: a bad block costs at
+//! most one of the two. The generation rises with each use of any segment and is never given out twice: it orders the
+//! log. The stamp is drawn anew for each use and stands in each record: it makes stale and forged records invalid.
 
 use crate::{
     disk::Region,
@@ -13,45 +14,72 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of the first page; records begin behind it.
 pub(crate) const HEAD: usize = 4096;
+/// Bytes at the end that hold the second copy of the head; records end before it.
+pub(crate) const FOOT: usize = 512;
 const MAGIC: &[u8; 8] = b"MRSPOOL1";
+/// Bytes of a head that say something.
+const HEAD_USED: usize = 44;
 
-/// The first bytes of a segment.
-///
-/// `watermark` is what was durable then: all that the segment held before is below it, so that recovery does not take its
-/// absence for a loss.
-pub(crate) fn head_bytes(size: usize, generation: u64, watermark: u64) -> Vec<u8> {
-    let mut head = Vec::with_capacity(40);
-    head.extend_from_slice(MAGIC);
-    head.extend_from_slice(&(size as u64).to_le_bytes());
-    head.extend_from_slice(&generation.to_le_bytes());
-    head.extend_from_slice(&watermark.to_le_bytes());
-    let crc = crc32c::crc32c(&head);
-    head.extend_from_slice(&crc.to_le_bytes());
-    head
+/// What the first page of a segment says, and its last sector again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// Bytes of the file.
+    pub(crate) size: u64,
+    /// Place of this use in the order of the log.
+    pub(crate) generation: u64,
+    /// Random number that each record of this use carries.
+    pub(crate) stamp: u64,
+    /// What was durable when the segment was made ready: all that it held before is below it, so that recovery does not
+    /// take its absence for a loss.
+    pub(crate) watermark: u64,
 }
 
-/// What the first page of a segment says.
-pub(crate) enum HeadPage {
-    /// Size, generation, watermark.
-    Valid { size: u64, generation: u64, watermark: u64 },
-    /// Not a segment, or damaged.
-    Invalid,
+impl Head {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEAD_USED);
+        bytes.extend_from_slice(MAGIC);
+        for number in [self.size, self.generation, self.stamp, self.watermark] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let used = bytes.get(..HEAD_USED)?;
+        if &used[..8] != MAGIC || record::u32_at(used, 40) != crc32c::crc32c(&used[..40]) {
+            return None;
+        }
+        Some(Self {
+            size: record::u64_at(used, 8),
+            generation: record::u64_at(used, 16),
+            stamp: record::u64_at(used, 24),
+            watermark: record::u64_at(used, 32),
+        })
+    }
+
+    /// Reads both copies. The newer one counts: a power cut may have come between them. Also whether both say so.
+    pub(crate) fn read_both(bytes: &[u8]) -> Option<(Self, bool)> {
+        let front = Self::read(bytes);
+        let back = bytes.len().checked_sub(FOOT).and_then(|at| Self::read(&bytes[at..]));
+        let newest = front.into_iter().chain(back).max_by_key(|head| head.generation)?;
+        Some((newest, front == back))
+    }
 }
 
-pub(crate) fn read_head(bytes: &[u8]) -> HeadPage {
-    if bytes.len() < 36 || &bytes[..8] != MAGIC || record::u32_at(bytes, 32) != crc32c::crc32c(&bytes[..32]) {
-        return HeadPage::Invalid;
-    }
-    HeadPage::Valid {
-        size: record::u64_at(bytes, 8),
-        generation: record::u64_at(bytes, 16),
-        watermark: record::u64_at(bytes, 24),
-    }
+/// An empty segment, ready to be the next head.
+pub(crate) struct Spare<R> {
+    pub(crate) generation: u64,
+    pub(crate) stamp: u64,
+    pub(crate) file: u32,
+    pub(crate) region: R,
 }
 
 /// A segment that holds records.
 pub(crate) struct Segment<R> {
     pub(crate) file: u32,
+    pub(crate) stamp: u64,
     pub(crate) region: R,
     /// End of the last record.
     pub(crate) tail: usize,
@@ -82,17 +110,18 @@ pub(crate) struct Segment<R> {
 
 /// All segments of a spool.
 pub(crate) struct Segments<R> {
-    size: usize,
+    /// Where records must end.
+    end: usize,
     /// By generation; the last one is the head unless it is sealed.
     pub(crate) used: BTreeMap<u64, Segment<R>>,
-    /// Empty ones with their generations, oldest first.
-    pub(crate) spares: VecDeque<(u64, u32, R)>,
+    /// Empty ones, in order of generation: used in another order, the log would have none.
+    pub(crate) spares: VecDeque<Spare<R>>,
     /// Files that hold nothing and have no valid generation yet.
     pub(crate) blank: Vec<u32>,
     pub(crate) next_file: u32,
     pub(crate) next_generation: u64,
     pub(crate) next_sequence: u64,
-    /// Files that a chore works on now.
+    /// Files that a chore makes now; those that it retires are among `used` until they are.
     pub(crate) in_work: usize,
     head: u64,
     /// Generations written to since the last sync began.
@@ -103,7 +132,7 @@ pub(crate) struct Segments<R> {
 impl<R: Region> Segments<R> {
     pub(crate) fn new(size: usize) -> Self {
         Self {
-            size,
+            end: size - FOOT,
             used: BTreeMap::new(),
             spares: VecDeque::new(),
             blank: Vec::new(),
@@ -119,8 +148,7 @@ impl<R: Region> Segments<R> {
 
     /// Files on disk, or about to be.
     pub(crate) fn files(&self) -> usize {
-        let retiring = self.used.values().filter(|s| s.retiring).count();
-        self.used.len() + self.spares.len() + self.blank.len() + self.in_work - retiring.min(self.in_work)
+        self.used.len() + self.spares.len() + self.blank.len() + self.in_work
     }
 
     pub(crate) fn live_bytes(&self) -> u64 {
@@ -129,13 +157,32 @@ impl<R: Region> Segments<R> {
 
     /// Bytes that records may still take without a new segment being made.
     pub(crate) fn room(&self) -> usize {
-        let head = self.used.get(&self.head).filter(|s| !s.sealed).map_or(0, |s| self.size - s.tail);
-        head + self.spares.len() * (self.size - HEAD)
+        let head = self.used.get(&self.head).filter(|s| !s.sealed).map_or(0, |s| self.end - s.tail);
+        head + self.spares.len() * (self.end - HEAD)
+    }
+
+    /// Would records with these payloads, one after the other, find room? What is left at the end of a segment is no use to
+    /// a record that is larger.
+    pub(crate) fn room_for(&self, payloads: impl Iterator<Item = usize>) -> bool {
+        let mut left = self.used.get(&self.head).filter(|s| !s.sealed).map_or(0, |s| self.end - s.tail);
+        let mut spares = self.spares.len();
+        for payload in payloads {
+            let need = record::size(payload) + record::size(0);
+            if left < need {
+                if spares == 0 || payload > self.largest() {
+                    return false;
+                }
+                spares -= 1;
+                left = self.end - HEAD;
+            }
+            left -= record::size(payload);
+        }
+        true
     }
 
     /// Largest payload that fits an empty segment, with the seal behind it.
     pub(crate) fn largest(&self) -> usize {
-        self.size - HEAD - record::size(0) - record::HEADER - 8
+        self.end - HEAD - record::size(0) - record::HEADER - 8
     }
 
     /// The unsealed last segment becomes the head again, after recovery.
@@ -146,7 +193,7 @@ impl<R: Region> Segments<R> {
     /// Makes room for a record with such a payload at the end of the log; false if no segment has it.
     pub(crate) fn make_room(&mut self, payload: usize, watermark: u64) -> bool {
         let need = record::size(payload) + record::size(0);
-        if self.used.get(&self.head).is_some_and(|s| !s.sealed && self.size - s.tail >= need) {
+        if self.used.get(&self.head).is_some_and(|s| !s.sealed && self.end - s.tail >= need) {
             return true;
         }
         if self.spares.is_empty() || payload > self.largest() {
@@ -156,10 +203,12 @@ impl<R: Region> Segments<R> {
             self.write(Kind::Seal, 0, watermark, |_| {});
             if let Some(head) = self.used.get_mut(&self.head) {
                 head.sealed = true;
+                head.members.shrink_to_fit();
             }
         }
-        let Some((generation, file, region)) = self.spares.pop_front() else { return false };
-        self.used.insert(generation, Segment::new(file, region, HEAD));
+        let Some(Spare { generation, stamp, file, region }) = self.spares.pop_front() else { return false };
+        debug_assert!(generation > self.head);
+        self.used.insert(generation, Segment::new(file, stamp, region, HEAD));
         self.head = generation;
         true
     }
@@ -180,7 +229,7 @@ impl<R: Region> Segments<R> {
         };
         let at = &mut head.region.bytes_mut()[head.tail..];
         fill(&mut at[record::HEADER..record::HEADER + length]);
-        record::seal(at, Header { kind, sequence, generation, watermark, length });
+        record::seal(at, Header { kind, sequence, stamp: head.stamp, watermark, length });
         let place = Place { generation, offset: head.tail as u32 };
         head.tail += record::size(length);
         head.last = sequence;
@@ -193,7 +242,13 @@ impl<R: Region> Segments<R> {
     /// The record at `place`.
     pub(crate) fn read(&self, place: Place) -> Option<(Header, &[u8])> {
         let segment = self.used.get(&place.generation)?;
-        record::parse_trusted(segment.region.bytes().get(place.offset as usize..segment.tail)?)
+        segment.record_at(place.offset as usize)
+    }
+
+    /// An empty segment is ready; also after recovery, which finds them in any order.
+    pub(crate) fn add_spare(&mut self, spare: Spare<R>) {
+        let at = self.spares.partition_point(|other| other.generation < spare.generation);
+        self.spares.insert(at, spare);
     }
 
     /// A message or chunk of `bytes` in `generation` belongs to a live message from now on.
@@ -261,6 +316,14 @@ impl<R: Region> Segments<R> {
     }
 }
 
+impl<R: Region> Segment<R> {
+    /// The record at `offset`. Where recovery found holes, a place may point into one: there each record is checked.
+    pub(crate) fn record_at(&self, offset: usize) -> Option<(Header, &[u8])> {
+        let at = self.region.bytes().get(offset..self.tail)?;
+        if self.damaged { record::parse(at, self.stamp) } else { record::parse_trusted(at) }
+    }
+}
+
 impl<R> Segment<R> {
     /// Nothing in it is needed for itself.
     pub(crate) fn is_empty(&self, out: u64, durable: u64) -> bool {
@@ -273,12 +336,11 @@ impl<R> Segment<R> {
             && self.durable_barrier <= durable
             && self.last <= durable
     }
-}
 
-impl<R> Segment<R> {
-    pub(crate) fn new(file: u32, region: R, tail: usize) -> Self {
+    pub(crate) fn new(file: u32, stamp: u64, region: R, tail: usize) -> Self {
         Self {
             file,
+            stamp,
             region,
             tail,
             sealed: false,

@@ -95,7 +95,7 @@ impl<D: Disk> Spool<D> {
     /// Is there room for outcomes? While not, nothing more should be delivered: it could not be recorded.
     #[must_use]
     pub fn room_for_outcomes(&self) -> bool {
-        self.segments.room() > self.limits.reserve / 4
+        self.segments.room() > self.limits.reserve / 2
     }
 
     /// Ends `recipients` (numbers below the message's count; those settled before are passed over). `detail` is opaque,

@@ -1,6 +1,6 @@
 //! `mailrail.toml`: the host. What ops tune while it runs is the fleet (`control::fleet`), not this.
 //!
-//! Each setting is declared once, in [`file`]; an error is one line that names file, line and key.
+//! Each setting is declared once, in `file.rs`; an error is one line that names file, line and key.
 
 mod explain;
 mod file;

@@ -70,7 +70,7 @@ fn chunks_are_taken_and_binary_ends_do_not_matter() {
 fn a_receiver_without_extensions_gets_plain_mail_and_no_other() {
     let mut world = world(vec![Model::named("accept"), old()], "");
     world.submit(&["b@old.test"], MESSAGE);
-    assert_eq!(world.deliveries(1, 1)[0].chunked, false);
+    assert!(!world.deliveries(1, 1)[0].chunked);
     // Octets above 127 cannot go there (RFC 6152): that is a bounce, not damage.
     let eight = "From: a@sender.test\r\nSubject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n";
     world.submit(&["c@old.test"], eight);
