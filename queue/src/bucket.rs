@@ -77,6 +77,12 @@ impl Bucket {
         Ok(())
     }
 
+    /// Takes `count` whatever there is: it has happened already.
+    pub fn spend(&mut self, now: Mono, count: u32) {
+        self.fill(now);
+        self.level -= i128::from(count) * self.rate.unit();
+    }
+
     /// Tokens that were taken and not used.
     pub fn give_back(&mut self, count: u32) {
         let unit = self.rate.unit();
@@ -113,7 +119,6 @@ impl Bucket {
         let passed = i128::from(now.0.saturating_sub(self.at.0));
         self.at = self.at.max(now);
         let most = i128::from(self.capacity) * self.rate.unit();
-        // What a give-back or a change left above the line is not taken away here: there is none.
         self.level = (self.level + passed * i128::from(self.rate.tokens)).min(most);
     }
 }

@@ -4,6 +4,7 @@
 //! spool and no runtime. It must never lose a job, hand one out twice, or exceed a limit of connections.
 #![forbid(unsafe_code)]
 
+pub mod admit;
 pub mod bucket;
 pub mod classify;
 mod domain;
