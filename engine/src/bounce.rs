@@ -16,7 +16,8 @@ use crate::{
     shard::Shard,
     smtp::envelope::Notify,
 };
-use mailrail_spool::{Full, MessageKey};
+use mailrail_queue::time::Wall;
+use mailrail_spool::{Full, MessageKey, MessageView};
 use smallvec::SmallVec;
 use std::rc::Rc;
 
@@ -26,78 +27,90 @@ pub(crate) struct Fate<'a> {
     pub(crate) attempt: Attempt<'a>,
 }
 
+/// A notification, ready to be appended.
+struct Notice {
+    id: MessageId,
+    made: Wall,
+    meta: Vec<u8>,
+    content: Vec<u8>,
+}
+
 /// Tells the sender, where the sender wants to be told, in one notification. `Ok` if nothing is left to say.
 ///
 /// # Errors
 /// [`Full`]: there is no room for it now; the recipients must stay queued until there is.
 pub(crate) fn tell_sender(shard: &Rc<Shard>, key: MessageKey, fates: &[&Fate<'_>], action: Action) -> Result<(), Full> {
-    let letter = {
+    let notice = {
         let spool = shard.spool.borrow();
         let Some(view) = spool.message(key) else { return Ok(()) };
         let Some(meta) = Meta::decode(view.meta) else { return Ok(()) };
-        let concerned: Vec<_> = fates
-            .iter()
-            .flat_map(|fate| fate.recipients.iter().map(|number| (*number, &fate.attempt)))
-            .filter_map(|(number, attempt)| Some((meta.recipients.get(usize::from(number))?, attempt)))
-            .filter(|(recipient, _)| dsn::wants(recipient.notify, Notify::FAILURE))
-            .collect();
-        if meta.sender.is_empty() || concerned.is_empty() {
+        let failed = failed(&meta, fates, action);
+        // RFC 5321 section 6.1: a null sender is never told of anything.
+        if meta.sender.is_empty() || failed.is_empty() {
             return Ok(());
         }
-        let now = clock::wall();
-        let id = MessageId::new(now.0, shard.number, shard.next_sequence(), shard.chance());
-        let failed: Vec<_> = concerned
-            .iter()
-            .map(|(recipient, attempt)| Failed {
-                address: recipient.address,
-                orcpt: recipient.orcpt,
-                action,
-                reply: &attempt.reply,
-                remote: attempt.mx_host,
-                last_attempt: (attempt.attempt > 0).then_some(attempt.time),
-            })
-            .collect();
-        let pieces: Vec<_> = view.pieces().collect();
-        let dsn = Dsn {
-            id,
-            hostname: &shard.config.hostname,
-            sender: meta.sender,
-            env_id: meta.env_id,
-            arrival: mailrail_queue::time::Wall(view.accepted_ms),
-            now,
-            ret: meta.ret,
-            smtputf8: meta.flags.smtputf8,
-            eight_bit: meta.flags.eight_bit,
-            header_size: meta.header_size as usize,
-            original: &pieces,
-            original_id: MessageId::from_bytes(view.id),
-            recipients: &failed,
-        };
-        let mut content = Vec::with_capacity(4096);
-        dsn.write(&mut content);
-        let own = Meta {
-            id,
-            sender: "",
-            env_id: None,
-            ret: None,
-            flags: MetaFlags { dsn: true, moved: false, ..meta.flags },
-            lease: meta.lease,
-            pool: meta.pool,
-            source_ip: None,
-            source_tls: None,
-            from_domain: &shard.config.hostname,
-            header_size: dsn::header_size(&content),
-            recipients: vec![RecipientMeta { address: meta.sender, notify: Notify::NEVER, orcpt: None }],
-        };
-        let mut encoded = Vec::new();
-        own.encode(&mut encoded);
-        (id, now, encoded, content)
+        write(shard, &view, &meta, &failed)
     };
-    let (id, accepted, meta, content) = letter;
-    let id = id.to_bytes();
-    let parts = [content.as_slice()];
-    let letter = Letter { id: &id, accepted, meta: &meta, recipients: 1, chunks: &[], parts: &parts };
+    let Notice { id, made, meta, content } = notice;
+    let (id, parts) = (id.to_bytes(), [content.as_slice()]);
+    let letter = Letter { id: &id, accepted: made, meta: &meta, recipients: 1, chunks: &[], parts: &parts };
     flow::append_own(shard, &letter)?;
     shard.stats.borrow_mut().dsns += 1;
     Ok(())
+}
+
+/// The recipients that the sender wants to hear of.
+fn failed<'a>(meta: &Meta<'a>, fates: &'a [&Fate<'_>], action: Action) -> Vec<Failed<'a>> {
+    let each = fates.iter().flat_map(|fate| fate.recipients.iter().map(|number| (*number, &fate.attempt)));
+    each.filter_map(|(number, attempt)| {
+        let recipient = meta.recipients.get(usize::from(number))?;
+        dsn::wants(recipient.notify, Notify::FAILURE).then_some(Failed {
+            address: recipient.address,
+            orcpt: recipient.orcpt,
+            action,
+            reply: &attempt.reply,
+            remote: attempt.mx_host,
+            last_attempt: (attempt.attempt > 0).then_some(attempt.time),
+        })
+    })
+    .collect()
+}
+
+fn write(shard: &Shard, view: &MessageView<'_>, meta: &Meta<'_>, failed: &[Failed<'_>]) -> Notice {
+    let now = clock::wall();
+    let id = MessageId::new(now.0, shard.number, shard.next_sequence(), shard.chance());
+    let pieces: Vec<_> = view.pieces().collect();
+    let dsn = Dsn {
+        id,
+        hostname: &shard.config.hostname,
+        sender: meta.sender,
+        env_id: meta.env_id,
+        arrival: Wall(view.accepted_ms),
+        now,
+        ret: meta.ret,
+        smtputf8: meta.flags.smtputf8,
+        header_size: meta.header_size as usize,
+        original: &pieces,
+        original_id: MessageId::from_bytes(view.id),
+        recipients: failed,
+    };
+    let mut content = Vec::with_capacity(4096);
+    dsn.write(&mut content);
+    let own = Meta {
+        id,
+        sender: "",
+        env_id: None,
+        ret: None,
+        flags: MetaFlags { eight_bit: !content.is_ascii(), dsn: true, moved: false, ..meta.flags },
+        lease: meta.lease,
+        pool: meta.pool,
+        source_ip: None,
+        source_tls: None,
+        from_domain: &shard.config.hostname,
+        header_size: dsn::header_size(&content),
+        recipients: vec![RecipientMeta { address: meta.sender, notify: Notify::NEVER, orcpt: None }],
+    };
+    let mut encoded = Vec::new();
+    own.encode(&mut encoded);
+    Notice { id, made: now, meta: encoded, content }
 }

@@ -214,7 +214,7 @@ fn encode_meta(
         pool: &plan.pool,
         source_ip: Some(peer),
         source_tls: tls.map(|tls| tls.version),
-        from_domain: prepared.from_domain(),
+        from_domain: prepared.author_domain(),
         header_size: prepared.header_size(),
         recipients: recipients.collect(),
     };
@@ -310,8 +310,15 @@ pub(crate) fn schedule_again(shard: &Shard, key: MessageKey, recipients: &[u16],
     for number in recipients {
         let Some(recipient) = meta.recipients.get(usize::from(*number)) else { continue };
         let attempts = view.recipients.get(usize::from(*number)).map_or(0, |state| state.attempts);
-        let target = Target { recipients: std::iter::once(*number).collect(), attempts, next_try: Some(next_try) };
-        targets.push((domain_of(recipient.address), target));
+        let next_try = Some(next_try);
+        let domain = domain_of(recipient.address);
+        match targets.iter_mut().find(|(known, target)| *known == domain && target.attempts == attempts) {
+            Some((_, target)) => target.recipients.push(*number),
+            None => {
+                let recipients = std::iter::once(*number).collect();
+                targets.push((domain, Target { recipients, attempts, next_try }));
+            }
+        }
     }
     enqueue(shard, key, &meta, Wall(view.accepted_ms), &targets);
 }

@@ -1,6 +1,6 @@
 //! The server as a whole: start, signals, privileges, stop. *One per process.*
 //!
-//! Order of a start: limits raised, addresses bound, privileges dropped, spools read, control thread and shards running,
+//! Order of a start: privileges confined, limits raised, addresses bound, privileges dropped, spools read, control thread and shards running,
 //! and only then is the caller told that it serves. Order of a stop: nothing new is accepted, what is in flight ends or is
 //! given back, spools are synced, events are kept, threads end.
 
@@ -136,6 +136,7 @@ impl Host {
     pub fn start(config: Config, options: Options) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let limits = Limits::default();
+        privileges::confine();
         privileges::raise_limits(config.shards)?;
         let trust = Trust::load(config.delivery.ca_file.as_deref())?;
         let certificates = load_certificates(&config)?;
@@ -177,20 +178,22 @@ impl Host {
             let _ = sender.send(());
         }
         await_all(&bound, config.shards)?;
-        let control = Self::start_control(&config, control_link, &options)?;
+        let control = Self::start_control(&config, control_link, ports.clone(), &options)?;
         Ok(Self { listeners: ports, socket: config.control.socket.clone(), control, shards })
     }
 
     fn start_control(
         config: &Arc<Config>,
         link: ControlLink,
+        listeners: Vec<SocketAddr>,
         options: &Options,
     ) -> Result<control::Handle, StartError> {
         let reload = {
             let config = Arc::clone(config);
             move || load_certificates(&config).map_err(|error| error.to_string())
         };
-        let options = control::Options { signals: options.signals, grace: options.grace, reload: Box::new(reload) };
+        let Options { signals, grace } = *options;
+        let options = control::Options { signals, listeners, grace, reload: Box::new(reload) };
         control::start(Arc::clone(config), link, options).map_err(StartError::Control)
     }
 

@@ -194,7 +194,7 @@ pub(crate) async fn gossip(shard: Rc<Shard>) {
         let counts: Vec<_> = {
             let mut mine = shard.mesh.mine.borrow_mut();
             mine.retain(|_, count| {
-                *count = *count - count.div_ceil(8);
+                *count -= count.div_ceil(8);
                 *count > 0
             });
             mine.iter().map(|(address, count)| (*address, *count)).collect()

@@ -80,6 +80,15 @@ fn raise(resource: Resource, want: u64) -> u64 {
     }
 }
 
+/// What holds for the whole process from its start: files that it makes are for its own user only (they hold mail and keys),
+/// and neither it nor what it starts can gain privileges. Called before the first thread is made, so that all inherit it.
+pub fn confine() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    if let Err(error) = rustix::thread::set_no_new_privs(true) {
+        tracing::warn!("no_new_privs cannot be set: {error}");
+    }
+}
+
 /// Gives `paths` to `name`, then becomes that user for good, in all threads.
 ///
 /// # Errors

@@ -103,7 +103,8 @@ pub(crate) struct Parts {
 impl Shard {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { number, config, limits, trust, certificates, classifier, spool, mesh, reports, seed } = parts;
-        let queue = Queue::new(config.delivery.retry.clone(), config.delivery.connections, seed);
+        let mut queue = Queue::new(config.delivery.retry.clone(), config.delivery.connections, seed);
+        queue.back_off_sites(config.delivery.site_backoff.clone());
         let signatures = Signatures::new(limits.signature_bytes);
         let nothing = Snapshot { policy: Arc::new(Policy::default()), keys: Arc::new(Keyring::default()) };
         Self {

@@ -24,6 +24,12 @@ impl Default for RetrySchedule {
 }
 
 impl RetrySchedule {
+    /// Waits of a whole site that cannot be reached or wants to be left alone: shorter, as all of its mail waits.
+    #[must_use]
+    pub fn of_sites() -> Self {
+        Self { first: Duration::from_secs(15), factor: 2, max: Duration::from_secs(30 * 60), jitter_percent: 10 }
+    }
+
     /// Wait after the `attempts`th failed try (from 1); `chance` is any number.
     #[must_use]
     pub fn wait(&self, attempts: u16, chance: u64) -> Duration {

@@ -47,6 +47,9 @@ struct Scanned<R> {
     records: Vec<Found>,
 }
 
+/// All segments, and the highest watermark of their first pages.
+type Scan<R> = (Vec<Scanned<R>>, u64);
+
 impl<D: Disk> Spool<D> {
     /// Opens the spool, reads all of it, and makes the first segment if there is none. Blocks.
     ///
@@ -220,13 +223,13 @@ fn io_error<D: Disk>(disk: &D, file: u32, what: &'static str, source: io::Error)
     OpenError::Io { path: disk.path(file), what, source }
 }
 
-/// Maps and scans every segment file. Also the highest watermark of their first pages.
+/// Maps and scans every segment file.
 fn scan_all<D: Disk>(
     disk: &mut D,
     limits: &Limits,
     segments: &mut Segments<D::Region>,
     recovery: &mut Recovery,
-) -> Result<(Vec<Scanned<D::Region>>, u64), OpenError> {
+) -> Result<Scan<D::Region>, OpenError> {
     let (mut scanned, mut highest) = (Vec::new(), 0);
     let files = disk.list().map_err(|source| io_error(disk, 0, "list the directory of", source))?;
     for file in files {

@@ -60,6 +60,7 @@ impl Source {
     /// Unit tests, test folders and benches.
     fn is_test(&self) -> bool {
         self.path.ends_with("/tests.rs")
+            || self.path.ends_with("_tests.rs")
             || ["/tests/", "/benches/", "/examples/", "/fuzz/"].iter().any(|part| self.path.contains(part))
     }
 

@@ -1,6 +1,6 @@
-//! One connection of a sink: socket, TLS where started, and the SMTP session. Moves bytes, decides nothing.
+//! One connection of a sink: wire and SMTP session. Moves bytes, decides nothing.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use rustls::ServerConnection;
 
 use crate::sink::session::{Context, End, Session};
+use crate::wire::{Decrypted, Wire};
 
 /// Longest command line taken; content is not limited by it.
 const LINE_MAX: usize = 64 << 10;
@@ -26,19 +27,15 @@ pub(super) enum Next {
     Close,
 }
 
+/// One per connection.
 pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+    pub(super) wire: Wire,
     pub(super) ip: IpAddr,
     pub(super) model: usize,
     pub(super) last_active: Instant,
     /// The moment the reactor's timer is set to.
     pub(super) timer: Option<Instant>,
     pub(super) session: Session,
-    pub(super) readable: bool,
-    pub(super) writable: bool,
-    /// The peer has closed its side: reads go on until they return 0.
-    pub(super) peer_closed: bool,
-    tls: Option<Box<ServerConnection>>,
     /// Input that the session has not used up.
     pending: Vec<u8>,
     read_after: Option<Instant>,
@@ -47,16 +44,12 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(socket: TcpStream, ip: IpAddr, model: usize, session: Session, now: Instant) -> Self {
         Self {
-            socket,
+            wire: Wire::new(socket),
             ip,
             model,
             last_active: now,
             timer: None,
             session,
-            readable: true,
-            writable: true,
-            peer_closed: false,
-            tls: None,
             pending: Vec::new(),
             read_after: None,
         }
@@ -71,7 +64,7 @@ impl Connection {
                 self.use_pending(cx);
             }
             let babbles = self.session.babble();
-            if self.flush().is_err() {
+            if self.wire.flush(&mut self.session.out).is_err() {
                 return Next::Close;
             }
             let is_flushed = self.session.out.is_empty() && self.session.due().is_none();
@@ -82,49 +75,52 @@ impl Connection {
                 return Next::Close;
             }
             if babbles {
-                return Next::Wait(self.writable.then(|| cx.now + ENDLESS_PAUSE));
+                return Next::Wait(self.wire.writable.then(|| cx.now + ENDLESS_PAUSE));
             }
             if self.read_after.is_some_and(|at| at > cx.now) {
                 return Next::Wait(self.read_after);
             }
             let welcome = self.session.is_open() && self.session.out.len() < UNREAD_REPLIES_MAX;
-            if !self.readable || !welcome {
+            if !self.wire.readable || !welcome {
                 return Next::Wait(self.session.due());
             }
             match self.read(scratch, cx) {
-                Ok(0) => return Next::Close,
-                Ok(_) => {}
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Next::Close,
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Next::Close,
             }
         }
     }
 
-    /// Reads once and feeds the session.
-    fn read(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) -> io::Result<usize> {
+    /// Reads once and feeds the session; false at the end of the stream.
+    fn read(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) -> io::Result<bool> {
         let mut room = scratch.len();
         let speed = self.session.bytes_per_second(cx.shared);
         if let Some(speed) = speed {
             room = usize::try_from((speed / SLOW_TICKS_PER_SECOND).max(1)).unwrap_or(room).min(room);
         }
-        let len = self.socket.read(&mut scratch[..room])?;
-        if len < room && !self.peer_closed {
-            // A short read has emptied the socket; the next edge says when there is more.
-            self.readable = false;
-        }
+        let Some(len) = self.wire.read(&mut scratch[..room])? else { return Ok(true) };
         if let Some(speed) = speed {
             self.read_after = Some(cx.now + Duration::from_secs_f64(len as f64 / speed.max(1) as f64));
         }
-        if self.tls.is_some() {
-            self.decrypt(&scratch[..len], cx)?;
+        if self.wire.is_tls() {
+            let was_handshaking = self.wire.is_handshaking();
+            match self.wire.decrypt(&scratch[..len], &mut self.pending) {
+                Ok(Decrypted::Bytes) => {}
+                Ok(Decrypted::Established(version)) => self.session.tls_established(version, cx.books),
+                Err(why) => {
+                    if was_handshaking {
+                        self.session.tls_failed(cx.books);
+                    }
+                    return Err(why);
+                }
+            }
         } else if self.pending.is_empty() {
             let used = self.session.input(&scratch[..len], cx);
             self.pending.extend_from_slice(&scratch[used..len]);
         } else {
             self.pending.extend_from_slice(&scratch[..len]);
         }
-        Ok(len)
+        Ok(len > 0)
     }
 
     fn use_pending(&mut self, cx: &mut Context<'_>) {
@@ -139,78 +135,14 @@ impl Connection {
         }
     }
 
-    /// Writes what the session has said. An error means that the connection is gone.
-    fn flush(&mut self) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else {
-            while self.writable && !self.session.out.is_empty() {
-                let written = self.socket.write(&self.session.out);
-                match settle(written, &mut self.writable)? {
-                    len if len == self.session.out.len() => self.session.out.clear(),
-                    len => drop(self.session.out.drain(..len)),
-                }
-            }
-            return Ok(());
-        };
-        if !self.session.out.is_empty() && !tls.is_handshaking() {
-            tls.writer().write_all(&self.session.out)?;
-            self.session.out.clear();
-        }
-        while self.writable && tls.wants_write() {
-            settle(tls.write_tls(&mut self.socket), &mut self.writable)?;
-        }
-        Ok(())
-    }
-
     /// Begins the handshake; false where TLS cannot be had.
     fn start_tls(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(config) = cx.shared.tls.clone() else { return false };
         self.session.plaintext_discarded(self.pending.len(), cx.books);
         self.pending.clear();
-        let Ok(mut tls) = ServerConnection::new(config) else { return false };
-        tls.set_buffer_limit(None);
-        self.tls = Some(Box::new(tls));
+        let Ok(tls) = ServerConnection::new(config) else { return false };
+        self.wire.start_tls(tls.into());
         self.session.tls_started();
         true
-    }
-
-    fn decrypt(&mut self, mut wire: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        while !wire.is_empty() {
-            tls.read_tls(&mut wire)?;
-            let was_handshaking = tls.is_handshaking();
-            let state = match tls.process_new_packets() {
-                Ok(state) => state,
-                Err(why) => {
-                    // The alert goes out with the last flush where it can.
-                    let _ = tls.write_tls(&mut self.socket);
-                    if was_handshaking {
-                        self.session.tls_failed(cx.books);
-                    }
-                    return Err(io::Error::other(why));
-                }
-            };
-            if was_handshaking && !tls.is_handshaking() {
-                let version = tls.protocol_version().and_then(|version| version.as_str());
-                self.session.tls_established(version.unwrap_or("TLS"), cx.books);
-            }
-            let start = self.pending.len();
-            self.pending.resize(start + state.plaintext_bytes_to_read(), 0);
-            tls.reader().read_exact(&mut self.pending[start..])?;
-        }
-        Ok(())
-    }
-}
-
-/// Bytes written; a full socket is no error.
-fn settle(written: io::Result<usize>, writable: &mut bool) -> io::Result<usize> {
-    match written {
-        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-        Ok(len) => Ok(len),
-        Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
-            *writable = false;
-            Ok(0)
-        }
-        Err(why) if why.kind() == io::ErrorKind::Interrupted => Ok(0),
-        Err(why) => Err(why),
     }
 }

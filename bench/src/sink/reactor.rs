@@ -156,8 +156,6 @@ impl Reactor {
         let open = self.shared.policy().connect(model, ip);
         let now = Instant::now();
         let mut connection = Connection::new(socket, ip, model, Session::new(ip, model, cell), now);
-        // Nothing can have come before the greeting; the first edge tells of what did.
-        connection.readable = false;
         connection.session.greet(open, &mut self.context(now, books).0);
         self.connections[slot] = Some(connection);
         self.drive(slot, now, books);
@@ -171,9 +169,7 @@ impl Reactor {
 
     fn ready(&mut self, slot: usize, event: &Event, books: &mut Books) {
         let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return };
-        connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        connection.writable |= event.is_writable() || event.is_error();
-        connection.peer_closed |= event.is_read_closed() || event.is_error();
+        connection.wire.note(event);
         self.drive(slot, Instant::now(), books);
     }
 
@@ -195,7 +191,7 @@ impl Reactor {
     }
 
     fn close(&mut self, slot: usize, mut connection: Connection) {
-        let _ = self.poll.registry().deregister(&mut connection.socket);
+        let _ = self.poll.registry().deregister(&mut connection.wire.socket);
         self.shared.policy().disconnect(connection.model, connection.ip);
         self.free.push(slot);
         if self.accept_again.is_some() {

@@ -3,6 +3,7 @@
 use super::Config;
 use crate::privileges;
 use rustix::process::{Resource, getrlimit};
+use std::time::Duration;
 
 /// Something worth saying about a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +43,23 @@ pub fn explain(config: &Config) -> Vec<Finding> {
     }
     let retry = &config.delivery.retry;
     note(format!(
-        "delivers to port {}, up to {} connections per IP and site, tries again after {:?} growing to {:?}, gives up after {:?}",
-        config.delivery.port, config.delivery.connections, retry.first, retry.max, config.delivery.max_age
+        "delivers to port {}, up to {} connections per IP and site, tries again after {} growing to {}, gives up after {}",
+        config.delivery.port,
+        config.delivery.connections,
+        period(retry.first),
+        period(retry.max),
+        period(config.delivery.max_age)
     ));
     found.extend(warnings(config).into_iter().map(Finding::Warning));
     found
+}
+
+/// As it is written in the file: the largest unit that fits exactly.
+fn period(period: Duration) -> String {
+    let ms = period.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let fits = units.into_iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit));
+    fits.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
 }
 
 fn warnings(config: &Config) -> Vec<String> {

@@ -111,6 +111,7 @@ struct Delivery {
     #[serde(deserialize_with = "duration")]
     max_age: Duration,
     retry: Retry,
+    site_backoff: Waits,
     connections: u32,
     messages_per_connection: u32,
     #[serde(deserialize_with = "duration")]
@@ -126,6 +127,7 @@ impl Default for Delivery {
             // The longest that SES allows (MaxDeliverySeconds).
             max_age: Duration::from_secs(14 * 3600),
             retry: Retry::default(),
+            site_backoff: Waits::default(),
             connections: 10,
             messages_per_connection: 1000,
             connect_timeout: Duration::from_secs(30),
@@ -149,6 +151,24 @@ struct Retry {
 impl Default for Retry {
     fn default() -> Self {
         let RetrySchedule { first, factor, max, jitter_percent } = RetrySchedule::default();
+        Self { first, factor, max, jitter_percent }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Waits {
+    #[serde(deserialize_with = "duration")]
+    first: Duration,
+    factor: u32,
+    #[serde(deserialize_with = "duration")]
+    max: Duration,
+    jitter_percent: u32,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        let RetrySchedule { first, factor, max, jitter_percent } = RetrySchedule::of_sites();
         Self { first, factor, max, jitter_percent }
     }
 }
@@ -363,6 +383,12 @@ fn delivery(from: Delivery, source: &Source<'_>) -> Result<DeliveryConfig, Confi
         max: from.retry.max.max(from.retry.first),
         jitter_percent: from.retry.jitter_percent.min(90),
     };
+    let site_backoff = RetrySchedule {
+        first: from.site_backoff.first.max(Duration::from_millis(10)),
+        factor: from.site_backoff.factor,
+        max: from.site_backoff.max.max(from.site_backoff.first),
+        jitter_percent: from.site_backoff.jitter_percent.min(90),
+    };
     let place = source.text.find("[delivery").unwrap_or(0);
     if retry.first.is_zero() || from.max_age.is_zero() {
         return Err(source.wrong(place, "[delivery] max_age and retry.first must be longer than nothing"));
@@ -371,6 +397,7 @@ fn delivery(from: Delivery, source: &Source<'_>) -> Result<DeliveryConfig, Confi
         port: from.port,
         max_age: from.max_age,
         retry,
+        site_backoff,
         connections: from.connections.max(1),
         messages_per_connection: from.messages_per_connection.max(1),
         connect_timeout: from.connect_timeout.max(Duration::from_millis(100)),

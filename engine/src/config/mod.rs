@@ -135,6 +135,8 @@ pub struct DeliveryConfig {
     pub max_age: Duration,
     /// Waits between tries.
     pub retry: RetrySchedule,
+    /// Waits of a site that cannot be reached or sends us away.
+    pub site_backoff: RetrySchedule,
     /// Connections per leased IP and site.
     pub connections: u32,
     /// Messages a connection.
@@ -205,7 +207,7 @@ impl Config {
     /// A complete, commented example.
     #[must_use]
     pub fn reference() -> &'static str {
-        include_str!("reference.toml")
+        include_str!("../../../packaging/mailrail.toml")
     }
 }
 

@@ -15,6 +15,7 @@ mod thread;
 
 use crate::{config::Config, link::ControlLink};
 use std::{
+    net::SocketAddr,
     sync::{Arc, mpsc as std_mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -28,6 +29,8 @@ pub type Reload = Box<dyn Fn() -> Result<Vec<Option<Arc<rustls::ServerConfig>>>,
 pub struct Options {
     /// React to SIGTERM, SIGINT and SIGHUP.
     pub signals: bool,
+    /// Where mail is taken, with the ports really bound.
+    pub listeners: Vec<SocketAddr>,
     /// How long deliveries in flight may go on at a stop.
     pub grace: Duration,
     /// What SIGHUP does.

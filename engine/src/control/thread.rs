@@ -54,8 +54,10 @@ pub(super) async fn open(
     let signals =
         if options.signals { Some(Signals::new().map_err(|error| format!("signals: {error}"))?) } else { None };
     let resolver = Arc::new(Resolver::new(Arc::clone(&config), link.commands.clone())?);
-    let state =
-        Arc::new(State::new(Arc::clone(&config), link.commands, store, Arc::clone(&resolver)).map_err(|e| text(&e))?);
+    let state = Arc::new(
+        State::new(Arc::clone(&config), link.commands, options.listeners, store, Arc::clone(&resolver))
+            .map_err(|e| text(&e))?,
+    );
     state.send_snapshot().await;
     let (closing, closed) = watch::channel(false);
     // Batches that wait are bounded by what each shard may have in flight.

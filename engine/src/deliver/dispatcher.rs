@@ -78,7 +78,7 @@ async fn connection(shard: &Rc<Shard>, lane: LaneId) -> bool {
     match open::open(shard, info.lease, &helo, &site, &rule, shard.chance()).await {
         Ok(open) => {
             shard.queue.borrow_mut().connection_ready(lane);
-            Line::new(shard, lane, info.lease, open, &rule).serve().await;
+            Line::new(shard, &info, open, &rule).serve().await;
             true
         }
         Err(unreachable) => {

@@ -17,13 +17,13 @@ use crate::{
     },
 };
 use mailrail_queue::{
-    JobId, LaneId, Taken,
+    JobId, LaneId, LaneInfo, Taken,
     policy::DomainRule,
     time::{Mono, Wall},
 };
 use mailrail_spool::MessageKey;
 use smallvec::SmallVec;
-use std::{io, net::IpAddr, rc::Rc, time::Duration};
+use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// Content is copied to the socket's buffer in pieces of about this size.
 const PIECE: usize = 64 << 10;
@@ -59,23 +59,28 @@ pub(crate) struct Line<'a> {
     out: Vec<u8>,
     letters: u32,
     most: u32,
+    site: Arc<str>,
+    /// [`Sites::changes`](super::sites::Sites::changes) when the host was last known to be one of the site.
+    checked: u64,
 }
 
 impl<'a> Line<'a> {
-    pub(crate) fn new(shard: &'a Rc<Shard>, lane: LaneId, lease: IpAddr, open: Open, rule: &DomainRule) -> Self {
+    pub(crate) fn new(shard: &'a Rc<Shard>, lane: &LaneInfo, open: Open, rule: &DomainRule) -> Self {
         let most = rule.messages_per_connection.unwrap_or(shard.config.delivery.messages_per_connection).max(1);
-        let out = Vec::with_capacity(8 << 10);
+        let checked = shard.sites.borrow().changes();
         Self {
             shard,
-            lane,
-            lease,
+            lane: lane.lane,
+            lease: lane.lease,
             open,
             in_flight: SmallVec::new(),
             connect_told: false,
             delivered: 0,
-            out,
+            out: Vec::with_capacity(8 << 10),
             letters: 0,
             most,
+            site: Arc::clone(&lane.site),
+            checked,
         }
     }
 
@@ -115,8 +120,20 @@ impl<'a> Line<'a> {
         self.open.stream.close().await;
     }
 
+    /// Ends the line when the DNS does not name its host any more.
+    fn check_host(&mut self) {
+        let sites = self.shard.sites.borrow();
+        if self.checked != sites.changes() {
+            self.checked = sites.changes();
+            if !sites.has(&self.site, self.open.host.address) {
+                self.most = self.letters;
+            }
+        }
+    }
+
     /// Offers letters while there is room and mail.
     fn offer(&mut self) {
+        self.check_host();
         while self.letters < self.most && self.open.client.has_room() && self.shard.may_deliver() {
             let taken = self.shard.queue.borrow_mut().take(self.lane, clock::wall());
             let Some(taken) = taken else { return };
@@ -227,11 +244,12 @@ impl<'a> Line<'a> {
 
     async fn wait_for_mail(&mut self, until: Mono, more: &Signal) -> io::Result<()> {
         loop {
-            if self.shard.queue.borrow().has_ready(self.lane) {
+            self.check_host();
+            if self.shard.queue.borrow().has_ready(self.lane) && self.letters < self.most {
                 return Ok(());
             }
             let left = until.since(clock::mono());
-            if left.is_zero() || self.shard.stopping.get() {
+            if left.is_zero() || self.letters >= self.most || self.shard.stopping.get() {
                 self.open.client.quit();
                 return Ok(());
             }

@@ -54,7 +54,9 @@ pub(crate) async fn open(
                     return Ok(Open { stream, client, host, took: clock::mono().since(begun) });
                 }
                 // A broken handshake must not hold up mail that may go in the clear (RFC 7435).
-                Err(Failure::Handshake(_)) if tls == TlsMode::Opportunistic => tls = TlsMode::None,
+                Err(Failure::Handshake(_) | Failure::Session(Why::Injected)) if tls == TlsMode::Opportunistic => {
+                    tls = TlsMode::None
+                }
                 Err(failure) => {
                     shard.stats.borrow_mut().connect_failures += 1;
                     last = Some(format!("{} [{}]: {}", host.name, host.address, failure.text()));

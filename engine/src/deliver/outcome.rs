@@ -57,8 +57,11 @@ pub(crate) fn take(line: &mut Line<'_>) {
     };
     let shard = line.shard;
     let (fates, trouble) = fates(shard, &flight, &told, &attempt);
-    if let Some(text) = trouble {
-        shard.remember_trouble(line.lane, &text);
+    let held = fates.iter().find(|fate| matches!(fate.attempt.outcome, Outcome::Deferred(_)));
+    if let Some(fate) = held {
+        shard.remember_trouble(line.lane, &format!("{}: {}", line.open.host.name, fate.attempt.reply));
+    }
+    if trouble {
         shard.queue.borrow_mut().site_trouble(clock::mono(), line.lane);
     }
     conclude(shard, &Ended::of(&flight, line.lease), fates);
@@ -95,15 +98,10 @@ impl<'a> Ended<'a> {
     }
 }
 
-/// Sorts the recipients by what became of them; also says what the whole site is in trouble with, if so.
-fn fates<'a>(
-    shard: &Shard,
-    flight: &InFlight,
-    told: &LetterOutcome,
-    attempt: &Attempt<'a>,
-) -> (Vec<Fate<'a>>, Option<String>) {
+/// Sorts the recipients by what became of them; also says whether the whole site wants to be left alone.
+fn fates<'a>(shard: &Shard, flight: &InFlight, told: &LetterOutcome, attempt: &Attempt<'a>) -> (Vec<Fate<'a>>, bool) {
     let mut fates: Vec<Fate<'a>> = Vec::with_capacity(1);
-    let mut trouble = None;
+    let mut trouble = false;
     for (index, number) in flight.recipients.iter().enumerate() {
         let (verdict, reply) = told.recipient(index);
         let in_doubt = verdict == Verdict::InDoubt;
@@ -119,9 +117,7 @@ fn fates<'a>(
             (Verdict::Refused, classify::Verdict::Deferred(delay)) => Outcome::Deferred(delay),
             _ => Outcome::Deferred(DelayType::TransientCommunicationFailure),
         };
-        if verdict == Verdict::Refused && class.site_wide {
-            trouble = Some(reply.to_string());
-        }
+        trouble |= verdict == Verdict::Refused && class.site_wide;
         let attempt = Attempt { reply: reply.clone(), outcome, in_doubt, ..attempt.clone() };
         fates.push(Fate { recipients: SmallVec::from_slice(&[*number]), attempt });
     }

@@ -29,29 +29,44 @@ pub(crate) struct Candidate {
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Sites(FxHashMap<Arc<str>, Site>);
+pub(crate) struct Sites {
+    known: FxHashMap<Arc<str>, Site>,
+    changes: u64,
+}
 
 impl Sites {
     /// Learns the hosts of `domain`; the key is equal for equal sets of hosts.
     pub(crate) fn learn(&mut self, domain: &str, hosts: &Arc<[MxHost]>) -> Arc<str> {
         let key = key_of(hosts);
         let site = Site { hosts: Arc::clone(hosts), domain: Arc::from(domain) };
-        self.0.insert(Arc::clone(&key), site);
+        self.known.insert(Arc::clone(&key), site);
+        self.changes += 1;
         key
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Site> {
-        self.0.get(key)
+        self.known.get(key)
+    }
+
+    /// Rises with each answer.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Is this still an address of the site?
+    pub(crate) fn has(&self, key: &str, address: SocketAddr) -> bool {
+        let of = |host: &MxHost| host.port == address.port() && host.addresses.contains(&address.ip());
+        self.get(key).is_some_and(|site| site.hosts.iter().any(of))
     }
 
     /// All sites by their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Site)> {
-        self.0.iter()
+        self.known.iter()
     }
 
     /// Forgets the sites that nobody needs any more.
     pub(crate) fn retain(&mut self, needed: impl Fn(&str) -> bool) {
-        self.0.retain(|key, _| needed(key));
+        self.known.retain(|key, _| needed(key));
     }
 }
 
@@ -96,8 +111,11 @@ impl Site {
 fn mix(seed: u64, value: impl Hash) -> u64 {
     let mut hasher = rustc_hash::FxHasher::default();
     (seed, value).hash(&mut hasher);
-    // FxHash leaves structure in its high bits; one multiplication more spreads it.
-    hasher.finish().wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+    // FxHash leaves structure in its bits, which an order would show; SplitMix64's last steps spread it.
+    let mixed = hasher.finish();
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

@@ -49,7 +49,6 @@ pub(crate) struct Dsn<'a> {
     pub(crate) now: Wall,
     pub(crate) ret: Option<Ret>,
     pub(crate) smtputf8: bool,
-    pub(crate) eight_bit: bool,
     /// Octets of the original's header section.
     pub(crate) header_size: usize,
     pub(crate) original: &'a [&'a [u8]],
@@ -212,7 +211,6 @@ impl Dsn<'_> {
             out.extend_from_slice(taken);
             left -= taken.len();
         }
-        let _ = self.eight_bit;
     }
 }
 
@@ -275,7 +273,6 @@ mod tests {
             now: Wall(1000),
             ret: None,
             smtputf8: false,
-            eight_bit: false,
             header_size: 33,
             original: &original,
             original_id: None,

@@ -72,7 +72,7 @@ impl Prepared {
     }
 
     /// Domain of the From address, lower case.
-    pub(crate) fn from_domain(&self) -> &str {
+    pub(crate) fn author_domain(&self) -> &str {
         &self.from_domain
     }
 

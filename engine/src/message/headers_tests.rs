@@ -29,7 +29,7 @@ fn what_is_complete_stays_as_it_is_behind_a_received_field() {
     let message = "From: A <a@Example.COM>\r\nDate: x\r\nMessage-ID: <y>\r\n\r\nbody\r\n";
     let (whole, prepared) = stored(message).unwrap();
     assert_eq!(whole, format!("{RECEIVED}{message}"));
-    assert_eq!(prepared.from_domain(), "example.com");
+    assert_eq!(prepared.author_domain(), "example.com");
     assert_eq!(&whole[prepared.header_size() as usize..], "\r\nbody\r\n");
 }
 

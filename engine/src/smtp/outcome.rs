@@ -93,6 +93,9 @@ pub enum Why {
     /// TLS is required and the server does not offer or do it.
     #[error("the server does not offer STARTTLS, which is required for it")]
     TlsRequired,
+    /// Plaintext came behind the 220 to STARTTLS: a broken server, or somebody in between. None of it was believed.
+    #[error("plaintext came after the reply to STARTTLS")]
+    Injected,
     /// The server does not speak SMTP.
     #[error("the server broke the protocol: {0}")]
     Misbehaved(&'static str),
@@ -113,6 +116,7 @@ impl Why {
         match self {
             Self::Refused(reply) | Self::Shutdown(reply) => reply.clone(),
             Self::Misbehaved(_) => Reply::local(451, Enhanced(4, 5, 0), self.to_string()),
+            Self::Injected => Reply::local(451, Enhanced(4, 7, 0), self.to_string()),
             Self::TlsRequired => Reply::local(451, Enhanced(4, 7, 10), self.to_string()),
             Self::BadContent(_) => {
                 Reply::local(451, Enhanced(4, 3, 0), "the connection was given up for another letter")

@@ -1,18 +1,14 @@
 //! Lanes: how many connections each may have, and when it is left alone.
 
-use super::{Queue, jittered};
+use super::Queue;
 use crate::{
     lane::{Lane, LaneId, LeaseId},
-    retry,
+    retry::{self, RetrySchedule},
     time::Mono,
     timer::Due,
 };
 use std::{sync::Arc, time::Duration};
 
-/// First wait of a lane that could not be connected or was turned away.
-const LANE_FIRST: Duration = Duration::from_secs(15);
-/// Its longest wait.
-const LANE_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long a lane keeps to a number of connections that a receiver taught it, before it tries one more.
 const LEARNED: Duration = Duration::from_secs(60);
 
@@ -76,6 +72,11 @@ impl<K: Copy + Ord> Queue<K> {
         self.drop_site_if_unused(lane.site);
     }
 
+    /// Sets the waits of a lane that could not be connected or was turned away; [`RetrySchedule::of_sites`] at first.
+    pub fn back_off_sites(&mut self, schedule: RetrySchedule) {
+        self.site_backoff = schedule;
+    }
+
     /// A connection for this lane is being opened.
     pub fn connection_opened(&mut self, lane: LaneId) {
         if let Some(lane) = self.lane_named(lane) {
@@ -126,9 +127,11 @@ impl<K: Copy + Ord> Queue<K> {
             return entry.backed_off_until;
         }
         entry.failures = (entry.failures + 1).min(16);
-        let wait = LANE_FIRST.saturating_mul(1 << (entry.failures - 1)).min(LANE_MAX);
-        let until = now.plus(jittered(wait, chance));
-        entry.backed_off_until = until;
+        let failures = entry.failures as u16;
+        let until = now.plus(self.site_backoff.wait(failures, chance));
+        if let Some(entry) = self.lane_named(lane) {
+            entry.backed_off_until = until;
+        }
         self.arm(now, lane.slot);
         until
     }

@@ -104,6 +104,7 @@ struct Lease {
 #[derive(Debug)]
 pub struct Queue<K> {
     retry: RetrySchedule,
+    site_backoff: RetrySchedule,
     default_connections: u32,
     chance: u64,
     serial: u32,
@@ -147,6 +148,7 @@ impl<K: Copy + Ord> Queue<K> {
     pub fn new(retry: RetrySchedule, connections: u32, seed: u64) -> Self {
         Self {
             retry,
+            site_backoff: RetrySchedule::of_sites(),
             default_connections: connections,
             chance: seed,
             serial: 0,

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
     /// Print a complete, commented configuration instead
-    #[arg(long, conflicts_with_all = ["config", "json"])]
+    #[arg(long, conflicts_with = "json")]
     reference: bool,
     /// Print one JSON document
     #[arg(long)]

@@ -5,11 +5,15 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
+pub(crate) mod demo;
 pub(crate) mod export;
+pub(crate) mod load;
 pub(crate) mod man;
 pub(crate) mod queue;
 pub(crate) mod serve;
+pub(crate) mod sink;
 pub(crate) mod status;
+pub(crate) mod stop;
 pub(crate) mod trace;
 
 use crate::client::ClientError;
@@ -68,6 +72,7 @@ impl Colour {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "each is documented at its Args, where clap takes the help from")]
 pub(crate) enum Command {
+    Demo(demo::Args),
     Serve(serve::Args),
     Check(check::Args),
     Status(status::Args),
@@ -75,6 +80,8 @@ pub(crate) enum Command {
     Trace(trace::Args),
     Apply(apply::Args),
     Export(export::Args),
+    Load(load::Args),
+    Sink(sink::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -83,6 +90,7 @@ impl Command {
     /// Runs the subcommand to its end.
     pub(crate) fn run(&self) -> Outcome {
         match self {
+            Self::Demo(args) => demo::run(args),
             Self::Serve(args) => serve::run(args),
             Self::Check(args) => check::run(args),
             Self::Status(args) => status::run(args),
@@ -90,6 +98,8 @@ impl Command {
             Self::Trace(args) => trace::run(args),
             Self::Apply(args) => apply::run(args),
             Self::Export(args) => export::run(args),
+            Self::Load(args) => load::run(args),
+            Self::Sink(args) => sink::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
         }

@@ -1,6 +1,6 @@
 //! What a person at a terminal sees: colours, tables, units, a progress line. No knowledge of mail.
 //!
-//! Every command builds its whole text as a string and hands it to [`print`]; styles are written always and taken out
+//! Every command builds its whole text as a string and hands it to [`print()`]; styles are written always and taken out
 //! there when nobody would see them, so no other place asks whether there is a terminal.
 
 pub(crate) mod colour;

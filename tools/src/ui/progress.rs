@@ -16,11 +16,6 @@ impl Progress {
         Self::styled(ProgressBar::new(total), style, what)
     }
 
-    /// A line without a known end.
-    pub(crate) fn spinner(what: &'static str) -> Self {
-        Self::styled(ProgressBar::no_length(), "{prefix:>10} {spinner} {elapsed} {msg}", what)
-    }
-
     /// No line at all: for `--json` and for tests.
     pub(crate) fn hidden() -> Self {
         Self(ProgressBar::hidden())

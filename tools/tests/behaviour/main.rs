@@ -5,4 +5,16 @@
 #![allow(unreachable_pub, reason = "shared by the files of this test only")]
 
 mod accept_and_deliver;
+mod admission;
+mod bouncing;
+mod command_line;
+mod durability;
+mod extensions;
+mod full_disk;
+mod hostile_receivers;
+mod operating;
+mod retrying;
+mod routing;
+mod smuggling;
+mod tls;
 mod world;

@@ -11,7 +11,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::Arc,
     thread,
@@ -74,6 +74,7 @@ impl World {
             ("[dns]".into(), format!("servers = [\"{dns}\"]\n")),
             ("[delivery]".into(), format!("port = {port}\nallow_private = true\n")),
             ("[delivery.retry]".into(), "first = \"1s\"\nmax = \"2s\"\n".into()),
+            ("[delivery.site_backoff]".into(), "first = \"200ms\"\nmax = \"1s\"\n".into()),
             ("[spool]".into(), "segment_size = \"8MiB\"\n".into()),
         ];
         for (table, lines) in changes {
@@ -99,7 +100,7 @@ impl World {
     pub fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log file");
         let child = Command::new(env!("CARGO_BIN_EXE_mailrail"))
-            .args(["serve", "--grace", "5", "--log", "debug", "--config"])
+            .args(["serve", "--grace", "5", "--log", "info,mailrail_engine=debug", "--config"])
             .arg(self.path("mailrail.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -191,18 +192,11 @@ impl World {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Address of listener `n`, read from the log.
+    /// Address of listener `n`: the kernel chose the port.
     pub fn listener(&self, n: usize) -> SocketAddr {
-        let log = self.log();
-        let found: Vec<SocketAddr> = log
-            .lines()
-            .rev()
-            .take_while(|line| !line.contains("\"starting\""))
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|line| line["message"] == "takes mail")
-            .filter_map(|line| line["address"].as_str()?.parse().ok())
-            .collect();
-        *found.iter().rev().nth(n).unwrap_or_else(|| panic!("no listener {n} in\n{log}"))
+        let status = self.json(&["status", "--json"]);
+        let listener = status["listeners"][n].as_str().and_then(|address| address.parse().ok());
+        listener.unwrap_or_else(|| panic!("no listener {n} in {status}"))
     }
 
     /// A client connection, greeting read.
@@ -412,9 +406,4 @@ impl Client {
         self.send(format!("{stuffed}.\r\n"));
         self.reply()
     }
-}
-
-/// The text of a file that must be there.
-pub fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()))
 }

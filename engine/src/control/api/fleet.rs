@@ -3,7 +3,7 @@
 use super::{
     error::ApiError,
     state::{InForce, State},
-    types::{ApplyReport, FleetExport, FleetRequest},
+    types::{ApplyReport, DnsRecord, FleetExport, FleetRequest},
 };
 use crate::{
     clock,
@@ -28,7 +28,9 @@ pub(super) struct How {
 
 pub(super) async fn get(extract::State(state): extract::State<Arc<State>>) -> Json<FleetExport> {
     let in_force = state.fleet.lock().await;
-    Json(FleetExport { toml: in_force.fleet.to_toml(), version: in_force.version })
+    let records = in_force.fleet.dns_records().into_iter();
+    let dns_records = records.map(|(name, value)| DnsRecord { name, value }).collect();
+    Json(FleetExport { toml: in_force.fleet.to_toml(), version: in_force.version, dns_records })
 }
 
 pub(super) async fn put(

@@ -11,6 +11,7 @@ use crate::{
     link::{Command, ShardStatus, Snapshot},
 };
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -24,6 +25,7 @@ pub(crate) struct State {
     pub(crate) config: Arc<Config>,
     pub(crate) commands: Vec<mpsc::Sender<Command>>,
     pub(crate) started: Instant,
+    pub(crate) listeners: Vec<SocketAddr>,
     /// One change at a time; also holds what is in force.
     pub(crate) fleet: tokio::sync::Mutex<InForce>,
     resolver: Arc<Resolver>,
@@ -42,13 +44,14 @@ impl State {
     pub(crate) fn new(
         config: Arc<Config>,
         commands: Vec<mpsc::Sender<Command>>,
+        listeners: Vec<SocketAddr>,
         store: Store,
         resolver: Arc<Resolver>,
     ) -> Result<Self, StoreError> {
         let (version, fleet) = store.fleet()?;
         let event_log = Mutex::new(EventLogStatus { directory: config.events_dir(), ..EventLogStatus::default() });
         let fleet = tokio::sync::Mutex::new(InForce { store: Some(store), fleet, version });
-        Ok(Self { config, commands, started: Instant::now(), fleet, resolver, event_log })
+        Ok(Self { config, commands, started: Instant::now(), listeners, fleet, resolver, event_log })
     }
 
     /// Gives what is in force to every shard.

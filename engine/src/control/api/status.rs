@@ -23,6 +23,7 @@ pub(crate) async fn report(state: &State) -> StatusReport {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: state.config.hostname.clone(),
         pid: std::process::id(),
+        listeners: state.listeners.clone(),
         uptime_s: state.started.elapsed().as_secs(),
         time: clock::wall().0,
         queued: shards.iter().map(|shard| shard.queued).sum(),

@@ -5,7 +5,7 @@
 
 use crate::link::{QueueRow, ShardStatus};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Header of every reply: version of the server.
 pub const VERSION_HEADER: &str = "x-mailrail-version";
@@ -22,6 +22,8 @@ pub struct StatusReport {
     pub hostname: String,
     /// Process id of the server.
     pub pid: u32,
+    /// Where it takes mail, in the order of the configuration, with the ports really bound.
+    pub listeners: Vec<SocketAddr>,
     /// Seconds since it started.
     pub uptime_s: u64,
     /// When this was taken.
@@ -166,6 +168,18 @@ pub struct FleetExport {
     pub toml: String,
     /// Version of the policy it describes.
     pub version: u64,
+    /// What to publish for its DKIM keys.
+    pub dns_records: Vec<DnsRecord>,
+}
+
+/// A TXT record to publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DnsRecord {
+    /// Its name, `selector._domainkey.domain`.
+    pub name: String,
+    /// Its text; longer than 255 octets it is to be split into several strings.
+    pub value: String,
 }
 
 /// What an apply did, or would do.

@@ -117,7 +117,7 @@ impl Client {
             Expect::StartTls if !good && self.policy.tls == Tls::Required => self.leave(Why::TlsRequired),
             Expect::StartTls if !good => self.state = State::Session,
             Expect::StartTls if self.start < self.end => {
-                self.close(Why::Misbehaved("plaintext after its reply to STARTTLS"));
+                self.close(Why::Injected);
             }
             Expect::StartTls => self.state = State::Tls,
             _ => self.close(Why::Refused(std::mem::take(reply))),

@@ -367,11 +367,7 @@ fn starttls_refused_or_abused() {
     for (tls, reply, act) in [
         (Tls::Opportunistic, "454 no\r\n", Act::Ready),
         (Tls::Required, "454 no\r\n221 bye\r\n", Act::Closed(Why::TlsRequired)),
-        (
-            Tls::Opportunistic,
-            "220 go\r\n250 injected\r\n",
-            Act::Closed(Why::Misbehaved("plaintext after its reply to STARTTLS")),
-        ),
+        (Tls::Opportunistic, "220 go\r\n250 injected\r\n", Act::Closed(Why::Injected)),
     ] {
         let mut c = client(tls);
         give(&mut c, "220 r\r\n");
