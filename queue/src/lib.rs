@@ -4,6 +4,8 @@
 //! spool and no runtime. It must never lose a job, hand one out twice, or exceed a limit of connections.
 #![forbid(unsafe_code)]
 
+pub mod admit;
+pub mod bucket;
 pub mod classify;
 mod domain;
 pub mod egress;
@@ -16,6 +18,7 @@ pub mod retry;
 mod slab;
 pub mod time;
 mod timer;
+pub mod warmup;
 
 pub use domain::Resolution;
 pub use job::{JobId, New, Target};

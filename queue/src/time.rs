@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Mono(pub u64);
 
 /// Wall-clock time: milliseconds since 1970-01-01T00:00:00Z. What is written to disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Wall(pub u64);
 
 impl Mono {

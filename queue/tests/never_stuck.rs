@@ -497,3 +497,24 @@ fn a_site_that_takes_nothing_is_left_alone_for_longer_each_time() {
     }
     assert!(waits.windows(2).all(|pair| pair[1] > pair[0] * 3 / 2), "{waits:?}");
 }
+
+#[test]
+fn answers_are_kept_for_the_domains_that_had_mail_last() {
+    let mut host = Host::new();
+    let lease = host.lease(1);
+    // Twice the same domain in one message: its jobs become one.
+    host.add(0, Some(lease), &["first.example", "first.example"]);
+    host.resolve("first.example", "mx", 9 * DAY);
+    for n in 1..=100_001 {
+        host.add(n, Some(lease), &[&format!("d{n}.example")]);
+        host.resolve(&format!("d{n}.example"), "mx", 9 * DAY);
+    }
+    let lane = host.connect();
+    while let Some(taken) = host.queue.take(lane, host.wall()) {
+        host.queue.done(taken.job);
+    }
+    assert!(host.queue.is_empty());
+    let known = |name: &str| host.queue.knows_domain(name);
+    assert_eq!((known("first.example"), known("d1.example"), known("d2.example")), (false, false, true));
+    assert!(known("d100001.example") && host.queue.knows_site("mx"));
+}

@@ -2,6 +2,8 @@
 //!
 //! Each run is a seed; a failure says which. `MAILRAIL_SEEDS=5000` runs more of them, `MAILRAIL_SEED=7` runs one.
 
+mod connections;
+mod rest;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
