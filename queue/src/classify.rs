@@ -180,7 +180,7 @@ impl Classifier {
             return Class { verdict: Verdict::Delivered, suppress: false, site_wide: false };
         }
         let text = text.to_ascii_lowercase();
-        let permanent = code >= 500;
+        let permanent = (500..600).contains(&code);
         for rule in &self.rules {
             if rule.fits(code, enhanced, &text) {
                 return rule.class(permanent);

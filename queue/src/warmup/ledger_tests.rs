@@ -187,6 +187,26 @@ fn held_days_do_not_count_and_a_new_plan_waits_for_the_next_day() {
 }
 
 #[test]
+fn a_note_that_is_durable_only_after_its_day_opens_nothing() {
+    let mut ledger = leased(Plan::table(&[1000, 1000]).unwrap());
+    assert_eq!(ledger.charge(ms(0), Wall(START), 3, None), Err(Wait::Note));
+    let late = ledger.note().unwrap();
+    ledger.advance(ms(DAY), Wall(START + DAY));
+    ledger.confirm(&late);
+    assert_eq!(ledger.charge(ms(DAY), Wall(START + DAY), 3, None), Err(Wait::Note));
+}
+
+#[test]
+fn a_plan_that_changed_before_a_restart_waits_for_the_next_day_too() {
+    let mut ledger = leased(Plan::table(&[20, 20]).unwrap());
+    send(&mut ledger, 0, 1);
+    let larger = Plan::table(&[500, 600]).unwrap();
+    let mut ledger = Ledger::restore(IP, larger, ledger.close(), DayStart::default(), ms(0), Wall(START));
+    assert_eq!(ledger.standing(ms(0), Wall(START)).cap, Some(20));
+    assert_eq!(ledger.standing(ms(DAY), Wall(START + DAY)).cap, Some(600));
+}
+
+#[test]
 fn an_ip_leased_while_warm_up_is_off_is_done() {
     let mut ledger = Ledger::lease(IP, Plan::standard(), true, DayStart::default(), ms(0), Wall(START));
     assert_eq!(ledger.standing(ms(0), Wall(START)).percentage, Percentage::DONE);
