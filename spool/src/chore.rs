@@ -7,6 +7,9 @@ use crate::{
 };
 use std::io;
 
+/// Empty segments that are kept ready at least: the one that compaction keeps for itself, and one for everything else.
+const SPARES: usize = 2;
+
 /// Work for a thread that may block.
 pub struct Chore {
     file: u32,
@@ -124,7 +127,7 @@ impl<D: Disk> Spool<D> {
     }
 
     fn make_spare(&mut self, now_ms: u64) -> Option<Chore> {
-        if self.segments.spares.len() >= self.limits.spares {
+        if self.segments.spares.len() >= self.limits.spares.max(SPARES) {
             return None;
         }
         let size = self.limits.segment_size as u64;

@@ -61,12 +61,14 @@ impl<D: Disk> Spool<D> {
                 return Some(*generation);
             }
         }
-        // Short of room, the last of it is for the segment that gains an eighth of one at least at the least cost.
+        // Short of room, the last of it is for a segment that gains an eighth of one at least and is not held by another;
+        // otherwise the last segment is left for such times.
         let (most, left) = match tight {
             true => (size * 7 / 8, 0),
-            false => (size * u64::from(self.limits.compact_below_percent) / 100, self.limits.reserve as u64),
+            false => (size * u64::from(self.limits.compact_below_percent) / 100, self.segments.capacity() as u64),
         };
         let fits = candidates().filter(|(_, s)| s.live_bytes <= most && s.live_bytes + left < room);
+        let fits = fits.filter(|(_, s)| !tight || !self.segments.is_bound(s));
         fits.min_by_key(|(_, s)| s.live_bytes).map(|(generation, _)| *generation)
     }
 
@@ -119,7 +121,7 @@ impl<D: Disk> Spool<D> {
         for chunk in chunks.iter_mut().filter(|chunk| chunk.place.generation == victim) {
             *chunk = self.copy_chunk(*chunk)?;
         }
-        self.rewrite(key, old_size, &chunks)
+        self.rewrite(key, old_size, victim, &chunks)
     }
 
     fn copy_chunk(&mut self, chunk: ChunkRef) -> Option<ChunkRef> {
@@ -138,7 +140,7 @@ impl<D: Disk> Spool<D> {
     }
 
     /// Writes the record in `compacting.buffer` anew, with these chunks, and lets go of the old one.
-    fn rewrite(&mut self, key: MessageKey, old_size: usize, chunks: &[ChunkRef]) -> Option<usize> {
+    fn rewrite(&mut self, key: MessageKey, old_size: usize, victim: u64, chunks: &[ChunkRef]) -> Option<usize> {
         let buffer = std::mem::take(&mut self.compacting.buffer);
         let done = (|| {
             let length = buffer.len();
@@ -158,6 +160,10 @@ impl<D: Disk> Spool<D> {
             self.segments.pin(place.generation, record::size(length));
             let old = std::mem::replace(&mut self.index.get_mut(key)?.place, place);
             self.moved_out(old.generation, place.generation, sequence, old_size);
+            // Until this record is durable the old one counts, and it names the old chunks.
+            if let Some(segment) = self.segments.used.get_mut(&victim) {
+                segment.durable_barrier = segment.durable_barrier.max(sequence);
+            }
             member(&mut self.segments, key, place, chunks.iter().copied());
             Some(record::size(length))
         })();

@@ -32,6 +32,15 @@ impl<D: Disk> Spool<D> {
         if let Some(failed) = &self.commit.failed {
             return Err(Full::Failed(failed.clone()));
         }
+        // As for outcomes: the last segment is for compaction.
+        if self.segments.room() <= self.segments.capacity() {
+            return Err(Full::NoSpace("no room for a note".into()));
+        }
+        self.write_note(name, name_length, value)
+    }
+
+    fn write_note(&mut self, name: &[u8], name_length: u16, value: &[u8]) -> Result<Position, Full> {
+        let length = 2 + name.len() + value.len();
         if !self.segments.make_room(length, self.commit.durable) {
             return Err(Full::NoSpace("no room for a note".into()));
         }
@@ -80,7 +89,9 @@ impl<D: Disk> Spool<D> {
             self.notes.0.iter().filter(|(_, n)| n.generation == generation).map(|(k, _)| k.clone()).collect();
         for name in names {
             let Some(value) = self.notes.0.get(&name).map(|note| note.value.clone()) else { continue };
-            if self.note(&name, &value).is_err() {
+            // It could be named, so its length fits.
+            let name_length = name.len() as u16;
+            if self.commit.failed.is_some() || self.write_note(&name, name_length, &value).is_err() {
                 return;
             }
         }

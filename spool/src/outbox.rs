@@ -87,7 +87,14 @@ impl<D: Disk> Spool<D> {
             if header.sequence <= self.outbox.acknowledged {
                 continue;
             }
-            let Some(told) = self.told(header.kind, payload, Cursor(header.sequence)) else { continue };
+            let cursor = Cursor(header.sequence);
+            let Some(told) = self.told(header.kind, payload, cursor) else {
+                // Of a message that went because this was out already: a crash has only forgotten how far out that was.
+                if matches!(header.kind, Kind::Settle | Kind::Defer | Kind::Attempt) {
+                    last = Some(cursor);
+                }
+                continue;
+            };
             given += record::size(told.meta.len() + told.detail.len());
             last = Some(told.cursor);
             f(told);

@@ -119,6 +119,12 @@ pub(crate) fn plausible(at: &[u8], stamp: u64) -> bool {
     at.len() >= HEADER && u32_at(at, 0) == MARK && u64_at(at, 16) == stamp
 }
 
+/// Gives the record at the start of `at` the checksum that it should have.
+pub(crate) fn mend(at: &mut [u8], length: usize) {
+    let crc = checksum(at, length);
+    at[32..36].copy_from_slice(&crc.to_le_bytes());
+}
+
 fn checksum(at: &[u8], length: usize) -> u32 {
     let head = crc32c::crc32c(&at[..32]);
     crc32c::crc32c_append(head, &at[36..HEADER + length])

@@ -155,6 +155,11 @@ impl<R: Region> Segments<R> {
         self.live_bytes
     }
 
+    /// Bytes that records may take in an empty segment.
+    pub(crate) fn capacity(&self) -> usize {
+        self.end - HEAD
+    }
+
     /// Bytes that records may still take without a new segment being made.
     pub(crate) fn room(&self) -> usize {
         let head = self.used.get(&self.head).filter(|s| !s.sealed).map_or(0, |s| self.end - s.tail);

@@ -92,10 +92,11 @@ impl<'a> OutcomeRecord<'a> {
 }
 
 impl<D: Disk> Spool<D> {
-    /// Is there room for outcomes? While not, nothing more should be delivered: it could not be recorded.
+    /// Is there room for outcomes? While not, nothing more should be delivered: it could not be recorded. What makes room
+    /// again, compaction, keeps a segment for itself.
     #[must_use]
     pub fn room_for_outcomes(&self) -> bool {
-        self.segments.room() > self.limits.reserve / 2
+        self.segments.room() > self.segments.capacity() + self.limits.reserve / 2
     }
 
     /// Ends `recipients` (numbers below the message's count; those settled before are passed over). `detail` is opaque,
@@ -185,8 +186,13 @@ impl<D: Disk> Spool<D> {
             }
         }
         self.segments.unpin(entry.place.generation, bytes);
+        let settled = self.segments.next_sequence - 1;
         for chunk in &chunks {
             self.segments.unpin(chunk.place.generation, record::size(chunk.len()));
+            // Until the end of the message is durable it may come back, and then needs its content.
+            if let Some(segment) = self.segments.used.get_mut(&chunk.place.generation) {
+                segment.durable_barrier = segment.durable_barrier.max(settled);
+            }
         }
         self.compacting.chunks = chunks;
     }

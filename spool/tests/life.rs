@@ -52,6 +52,7 @@ fn a_message_survives_a_restart_and_leaves_when_all_its_recipients_are_settled()
     let cursor = spool.read_outbox(usize::MAX, |record| kinds.push(record.kind)).unwrap();
     let deferred = OutboxKind::Deferred { attempts: 3, next_try_ms: 99 };
     assert_eq!(kinds, [OutboxKind::Accepted, OutboxKind::Settled(SettleKind::Delivered), deferred]);
+    chores(&mut spool);
     spool.acknowledge_outbox(cursor);
     assert!(spool.settle(keys[0], &[0], SettleKind::Bounced, b"no").wholly);
     assert!(spool.message(keys[0]).is_none());

@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Id = u64;
 
+/// From so many segments on, each much larger than a message, a full spool must find its way out without help.
+const ALONE: u64 = 24;
+
 /// An open message, as the model knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Message {
@@ -86,7 +89,7 @@ impl World {
         let mut dice = Dice::new(seed);
         let mut limits = Limits::tiny();
         limits.segment_size = [8 << 10, 16 << 10, 32 << 10][dice.below(3)];
-        limits.max_bytes = (limits.segment_size * (6 + dice.below(40))) as u64;
+        limits.max_bytes = (limits.segment_size * (10 + dice.below(40))) as u64;
         limits.spares = 1 + dice.below(2);
         limits.reserve = limits.segment_size / 4;
         limits.compact_below_percent = [10, 25, 60][dice.below(3)];
@@ -141,7 +144,7 @@ impl World {
         spool.for_each_message(|key, view| {
             let id = u64::from_le_bytes(view.id.try_into().expect("ids are ours"));
             let content: Vec<u8> = view.pieces().flatten().copied().collect();
-            assert_eq!(content.len() as u64, view.content_len);
+            assert_eq!(content.len() as u64, view.content_len, "seed {}: content of {id}", self.seed);
             let states =
                 view.recipients.iter().map(|state| (state.settled, state.attempts, state.next_try_ms)).collect();
             assert_eq!(view.meta, meta(id), "seed {}", self.seed);
@@ -328,10 +331,21 @@ impl World {
     }
 
     /// Everything is settled: the spool lets go of it, and of its space, and every acceptance was told.
+    ///
+    /// A spool of a few tiny segments, left with the copies of many interrupted compactions, may need its owner's help; a
+    /// larger one must find its way out alone.
     fn drain(&mut self) {
         let mut spool = self.open();
         self.disk.set_space(usize::MAX);
         for round in 0..10_000 {
+            if round == 3_000 {
+                let (size, most) = (self.limits.segment_size as u64, self.limits.max_bytes);
+                let small = size < 16 << 10 || most < ALONE * size;
+                assert!(small, "seed {}: stuck in {most} bytes\n{}", self.seed, spool.sim_describe());
+                drop(spool);
+                self.limits.max_bytes *= 2;
+                spool = self.open();
+            }
             let (seed, left) = (self.seed, self.now.open.len());
             assert!(round < 9_999, "seed {seed}: {left} messages cannot be drained\n{}", spool.sim_describe());
             self.chore(&mut spool);
@@ -392,6 +406,7 @@ fn run(seed: u64) {
     world.drain();
 }
 
+#[expect(clippy::disallowed_methods, reason = "how many seeds a run takes is for whoever starts it to say")]
 #[test]
 fn any_crash_point_recovers_exactly_the_synced_prefix() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
