@@ -8,6 +8,7 @@ mod client;
 mod cmd;
 mod event;
 mod log;
+mod server;
 mod ui;
 
 use clap::Parser;

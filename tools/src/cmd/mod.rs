@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod check;
+pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
@@ -82,6 +83,7 @@ pub(crate) enum Command {
     Export(export::Args),
     Load(load::Args),
     Sink(sink::Args),
+    Compare(compare::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -100,6 +102,7 @@ impl Command {
             Self::Export(args) => export::run(args),
             Self::Load(args) => load::run(args),
             Self::Sink(args) => sink::run(args),
+            Self::Compare(args) => compare::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
         }

@@ -2,11 +2,13 @@
 
 mod books;
 mod report;
-mod server;
 mod world;
 
 use super::{Failure, Outcome, stop::Stop};
-use crate::ui::{self, progress::Progress, units};
+use crate::{
+    server::Server,
+    ui::{self, progress::Progress, units},
+};
 use books::{Accepted, Ended};
 use mailrail_bench::{
     cpu,
@@ -14,7 +16,6 @@ use mailrail_bench::{
 };
 use mailrail_engine::control::api::types::StatusReport;
 use report::Findings;
-use server::Server;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
