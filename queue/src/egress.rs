@@ -21,8 +21,8 @@ pub fn pool_of(policy: &Policy, header: Option<&str>) -> Result<Option<u32>, Unk
     }
 }
 
-/// The least loaded lease of a pool. A lease of the receiving shard is given `slack` in its favour, because a hand-over to
-/// another shard costs; ties go by `hash`. None if the pool has no lease.
+/// The least loaded lease of a pool. A lease of the receiving shard is given `slack` and a quarter in its favour, because a
+/// hand-over to another shard costs; ties go by `hash`. None if the pool has no lease.
 pub fn choose(
     policy: &Policy,
     pool: u32,
@@ -34,10 +34,12 @@ pub fn choose(
     let leases = &policy.pools.get(pool as usize)?.leases;
     let weight = |(position, index): (usize, &LeaseIndex)| {
         let lease = policy.leases.get(index.0 as usize)?;
-        let away = if lease.shard == local_shard { 0 } else { slack };
+        let load = load(*index);
+        // What is known of other shards is a little old: under load the local lease would always seem to be ahead.
+        let away = if lease.shard == local_shard { 0 } else { slack + load / 4 };
         // A different order for each message, so that equal leases share evenly.
         let tie = (position as u64 + leases.len() as u64 - hash % leases.len() as u64) % leases.len() as u64;
-        Some((load(*index).saturating_add(away), tie, *index))
+        Some((load.saturating_add(away), tie, *index))
     };
     leases.iter().enumerate().filter_map(weight).min().map(|(_, _, index)| index)
 }
