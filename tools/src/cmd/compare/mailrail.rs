@@ -33,7 +33,7 @@ pub(super) fn start(place: &Place<'_>, shards: Option<u16>) -> Result<Running, F
     let server = Rc::new(RefCell::new(server));
     let asked = Rc::clone(&server);
     Ok(Running {
-        pid,
+        pids: vec![pid],
         stop: Box::new(move || server.borrow_mut().stop()),
         syncs: Some(Box::new(move || asked.borrow().status().ok().map(|status| status.totals.syncs))),
     })

@@ -19,10 +19,10 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Of the process `root` and all below it.
-    pub(super) fn take(root: u32) -> Self {
+    /// Of these processes and all below them.
+    pub(super) fn take(roots: &[u32]) -> Self {
         let mut reading = Self { flushes: flushes(), ..Self::default() };
-        for pid in family(root) {
+        for pid in roots.iter().flat_map(|root| family(*root)) {
             if let Some(stat) = Stat::read(pid) {
                 reading.cpu += TICK * stat.ticks;
             }
@@ -100,7 +100,7 @@ mod tests {
     fn this_process_is_measured_and_odd_names_are_no_obstacle() {
         let stat = Stat::parse("12 (a) b (c)) S 7 1 1 0 -1 4194304 1 2 3 4 10 20 30 40 20 0 1 0 5 6 7").unwrap();
         assert_eq!((stat.parent, stat.ticks), (7, 100));
-        let reading = Reading::take(std::process::id());
+        let reading = Reading::take(&[std::process::id()]);
         assert!(reading.peak > 1 << 20);
         assert!(family(std::process::id()).contains(&std::process::id()));
     }

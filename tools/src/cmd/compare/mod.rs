@@ -135,7 +135,7 @@ fn one_run(args: &Args, peer: &Peer, directory: &Path, key: &Path) -> Result<Sam
         return Err(operation(&format!("delivered {} of {warm_up}", sink.recipients())));
     }
     thread::sleep(REST);
-    let (before, syncs) = (Reading::take(server.pid), server.syncs.as_ref().and_then(|ask| ask()));
+    let (before, syncs) = (Reading::take(&server.pids), server.syncs.as_ref().and_then(|ask| ask()));
     let began = Instant::now();
     let accepted = offer(args, place.listen, args.messages).map_err(|why| operation(&why))?;
     if accepted.recipients.accepted < args.messages {
@@ -145,7 +145,7 @@ fn one_run(args: &Args, peer: &Peer, directory: &Path, key: &Path) -> Result<Sam
     let arrived = sink.wait_for_recipients(warm_up + args.messages, LONGEST);
     let took = began.elapsed();
     thread::sleep(AFTERMATH);
-    let spent = Reading::take(server.pid).since(before);
+    let spent = Reading::take(&server.pids).since(before);
     let counted = server.syncs.as_ref().and_then(|ask| ask()).zip(syncs).map(|(after, before)| after - before);
     let stopped = (server.stop)();
     if !arrived {

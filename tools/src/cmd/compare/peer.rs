@@ -69,8 +69,8 @@ pub(super) struct Adapter {
 
 /// A server that runs.
 pub(super) struct Running {
-    /// Its first process.
-    pub(super) pid: u32,
+    /// Its first process, and those of its helpers that are not below it.
+    pub(super) pids: Vec<u32>,
     /// Asked at the end; dropping it stops the server too.
     pub(super) stop: Box<dyn FnOnce() -> Result<(), Failure>>,
     /// Syncs so far, where the server counts them.
@@ -143,11 +143,11 @@ impl Adapter {
         let directory = place.directory.to_owned();
         let Some(file) = &self.pid_file else {
             let pid = child.id();
-            return Ok(Running { pid, stop: Box::new(move || end(child)), syncs: None });
+            return Ok(Running { pids: vec![pid], stop: Box::new(move || end(child)), syncs: None });
         };
         let pid = read_pid(&PathBuf::from(&fill(std::slice::from_ref(file), place)[0]), &self.name)?;
         let name = self.name.clone();
-        Ok(Running { pid, stop: Box::new(move || run(&stop, &directory, &name)), syncs: None })
+        Ok(Running { pids: vec![pid], stop: Box::new(move || run(&stop, &directory, &name)), syncs: None })
     }
 }
 

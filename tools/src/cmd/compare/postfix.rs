@@ -51,12 +51,13 @@ pub(super) fn start(place: &Place<'_>) -> Result<Running, Failure> {
     let at = config.display().to_string();
     run(&words(&["postfix", "-c", &at, "start"]), directory, "postfix")?;
     let pid = read_pid(&queue.join("pid/master.pid"), "postfix")?;
+    let pids = std::iter::once(pid).chain(signer.as_ref().map(std::process::Child::id)).collect();
     let owned = directory.to_owned();
     let stop = move || {
         let stopped = run(&words(&["postfix", "-c", &at, "stop"]), &owned, "postfix");
         signer.map_or(Ok(()), end).and(stopped)
     };
-    Ok(Running { pid, stop: Box::new(stop), syncs: None })
+    Ok(Running { pids, stop: Box::new(stop), syncs: None })
 }
 
 fn main_cf(place: &Place<'_>, queue: &Path, data: &Path, milter: &Path) -> String {
