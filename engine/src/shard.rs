@@ -214,7 +214,10 @@ impl Shard {
     pub(crate) fn note_error(&self, text: &str) {
         tracing::warn!(shard = self.number, "{text}");
         let mut stats = self.stats.borrow_mut();
-        stats.last_errors.insert(0, (clock::wall().0, text.chars().take(300).collect()));
+        let text: String = text.chars().take(300).collect();
+        // What is said over and over stands there once, with its last time.
+        stats.last_errors.retain(|(_, known)| *known != text);
+        stats.last_errors.insert(0, (clock::wall().0, text));
         stats.last_errors.truncate(10);
     }
 

@@ -113,7 +113,9 @@ impl<'a> Line<'a> {
         for left in std::mem::take(&mut self.in_flight) {
             self.shard.queue.borrow_mut().give_back(left.job);
         }
-        if !matches!(why, Why::Quit | Why::Lost(_)) {
+        // A receiver that has had enough for one connection is none in trouble.
+        let enough = self.delivered > 0 && matches!(why, Why::Shutdown(_));
+        if !enough && !matches!(why, Why::Quit | Why::Lost(_)) {
             let host = &self.open.host;
             self.shard.note_error(&format!("{} [{}]: {why}", host.name, host.address));
         }

@@ -151,14 +151,15 @@ impl Flight {
         self.answered == self.outcome.refusals.len() && self.accepted == 0
     }
 
-    /// The connection is over, `sent` octets may have left on it.
-    pub(super) fn cut(&mut self, sent: u64, why: &Why) {
+    /// The connection is over, `sent` octets may have left on it. `shut`: the server has said 421 to something before this.
+    pub(super) fn cut(&mut self, sent: u64, shut: bool, why: &Why) {
         if self.decided {
             return;
         }
         let complete = self.end_at.is_some_and(|end| sent >= end);
         let (verdict, stage) = match () {
             () if !self.seen(sent) => (Verdict::NeverSeen, Stage::Mail),
+            () if shut => (Verdict::Broken, Stage::Mail),
             () if complete => (Verdict::InDoubt, Stage::Final),
             () if self.content != Content::Closed && !self.chunk => (Verdict::Broken, Stage::Content),
             () if !self.mail_accepted => (Verdict::Broken, Stage::Mail),

@@ -125,7 +125,7 @@ fn line(event: &Event) -> String {
         let _ = write!(out, ", try {attempt}");
     }
     if let Some(ip) = &event.outgoing_ip {
-        let _ = write!(out, " from {ip}");
+        let _ = write!(out, "{} {ip}", if event.event_type == "Send" { ", to leave by" } else { " from" });
     }
     if let Some(host) = &event.mx_host {
         let _ = write!(out, " to {host}");

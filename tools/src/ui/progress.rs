@@ -12,7 +12,7 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// A bar of `total` units with a word in front.
     pub(crate) fn bar(total: u64, what: &'static str) -> Self {
-        let style = "{prefix:>10} {bar:32.green} {human_pos}/{human_len} {per_sec} {msg}";
+        let style = "{prefix:>10} {bar:32.green} {human_pos}/{human_len}  {msg}";
         Self::styled(ProgressBar::new(total), style, what)
     }
 

@@ -141,6 +141,8 @@ pub struct Client {
     writer: Option<ContentWriter>,
     /// The server may still be in a transaction.
     dirty: bool,
+    /// A 421 has come: the server takes nothing more on this connection (RFC 5321 section 3.8).
+    shut: bool,
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -169,6 +171,7 @@ impl Client {
             held_kinds: VecDeque::new(),
             writer: None,
             dirty: false,
+            shut: false,
             input: vec![0; INPUT],
             start: 0,
             end: 0,
@@ -481,7 +484,7 @@ impl Client {
             return;
         }
         while let Some(mut flight) = self.flights.pop_front() {
-            flight.cut(self.sent, &why);
+            flight.cut(self.sent, self.shut, &why);
             self.land(flight);
         }
         let leaving = self.state == State::Leaving;

@@ -74,6 +74,7 @@ impl Client {
     }
 
     fn letter_reply(&mut self, kind: Expect, reply: &mut Reply) {
+        self.shut |= reply.code == 421;
         let Some(flight) = self.flights.front_mut() else { return };
         let failed_chunk = kind == Expect::Final && flight.chunk && !reply.is_positive();
         let turn = match kind {

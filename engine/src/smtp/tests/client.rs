@@ -517,3 +517,19 @@ proptest! {
         prop_assert!(matches!(c.step(), Act::Closed(_)));
     }
 }
+
+/// A server that has had enough says 421 to a MAIL; what was pipelined behind it is surely not taken, though all of it left.
+#[test]
+fn letters_behind_a_421_are_broken_off_and_not_in_doubt() {
+    let mut c = ready(CHUNKS);
+    for id in 1..=2 {
+        offer_to(&mut c, id, 4, &["c@d.test"]);
+        content(&mut c, id, ".x\r\n");
+    }
+    written(&mut c);
+    give(&mut c, "421 4.7.0 enough for one connection\r\n");
+    let first = outcome(&mut c);
+    assert_eq!((first.verdict, first.reply.code), (Verdict::Refused, 421));
+    let second = outcome(&mut c);
+    assert_eq!((second.verdict, second.stage), (Verdict::Broken, Stage::Mail));
+}

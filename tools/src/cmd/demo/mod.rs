@@ -124,11 +124,13 @@ fn submit(args: &Args, target: std::net::SocketAddr, interrupted: &Stop) -> Resu
             running.stop();
         }
         let now = running.progress();
-        progress.set(now.accepted, format!("{} recipients", units::count(now.recipients_accepted)));
+        let rate = units::rate(now.accepted, now.elapsed);
+        progress.set(now.accepted, format!("{rate}, {} recipients", units::count(now.recipients_accepted)));
         thread::sleep(LOOK);
     }
     let outcome = running.wait();
-    progress.finish(format!("{} recipients", units::count(outcome.report.recipients.accepted)));
+    let rate = units::rate(outcome.report.accepted, outcome.report.elapsed);
+    progress.finish(format!("{rate}, {} recipients", units::count(outcome.report.recipients.accepted)));
     let accepted = std::mem::take(&mut *accepted.lock().unwrap_or_else(PoisonError::into_inner));
     if accepted.messages() == 0 {
         return Err(Failure::Operation(format!("demo: nothing was accepted: {:?}", outcome.report.errors)));
