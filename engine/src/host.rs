@@ -278,6 +278,10 @@ fn load_certificates(config: &Config) -> Result<Vec<Option<Arc<rustls::ServerCon
     config.listeners.iter().map(|listener| listener.tls.as_ref().map(load).transpose()).collect()
 }
 
+/// How long an address that is in use is waited for: after SIGKILL the kernel takes a moment to let go of what a ring held,
+/// and a restart should not fail for that.
+const ADDRESS_WAIT: Duration = Duration::from_secs(5);
+
 /// Finds out the port of each listener and holds it, so that all shards bind the same one.
 fn reserve(config: &Config) -> Result<(Vec<SocketAddr>, Vec<TcpListener>), StartError> {
     let mut addresses = Vec::new();
@@ -294,16 +298,31 @@ fn reserve(config: &Config) -> Result<(Vec<SocketAddr>, Vec<TcpListener>), Start
             addresses.push(socket.local_addr().map_err(error)?);
             held.push(socket);
         } else {
-            // Another process would be given part of our connections if it shared the port: refuse that here.
-            let probe = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
-                .map_err(error)?;
-            probe.set_reuse_address(true).map_err(error)?;
-            probe.bind(&address.into()).map_err(error)?;
-            probe.listen(1).map_err(error)?;
+            await_free(address).map_err(error)?;
             addresses.push(address);
         }
     }
     Ok((addresses, held))
+}
+
+/// Returns when nobody listens on `address`: another process, also one that is still dying, would be given part of our
+/// connections if it shared the port.
+fn await_free(address: SocketAddr) -> io::Result<()> {
+    let probe = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1)
+    };
+    let until = clock::mono().plus(ADDRESS_WAIT);
+    loop {
+        match probe() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::mono() < until => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
 }
 
 pub(crate) fn listen_advice(error: &io::Error) -> String {

@@ -166,7 +166,8 @@ impl Worker {
                 _ => {}
             }
         }
-        if self.slots.iter().any(|slot| matches!(slot, Slot::Open(_))) {
+        // A connection that is only being made is no contact: nobody may be there to take it.
+        if self.slots.iter().any(|slot| matches!(slot, Slot::Open(link) if link.was_ready)) {
             self.last_contact = now;
         }
     }
@@ -174,17 +175,15 @@ impl Worker {
     /// When the loop must look again though no socket has anything to say.
     fn next_due(&self, now: Instant) -> Instant {
         let mut due = now + TICK;
-        if let Some(Reverse(retry)) = self.retries.peek() {
+        // Without a connection that could take it, a retry that is due would only spin the loop.
+        if let Some(Reverse(retry)) = self.retries.peek()
+            && !self.idle.is_empty()
+        {
             due = due.min(retry.at);
         }
         if !self.exhausted && !self.idle.is_empty() {
             let next = self.shared.next.load(Ordering::Relaxed);
             due = due.min(self.shared.began + self.shared.schedule.due(next));
-        }
-        for slot in &self.slots {
-            if let Slot::Closed(at) = slot {
-                due = due.min((*at).max(now + Duration::from_millis(1)));
-            }
         }
         due
     }
