@@ -25,6 +25,8 @@ pub struct EventLog {
     directory: PathBuf,
     file: File,
     size: u64,
+    /// How much of it is known to be on the disk.
+    durable: u64,
     max_size: u64,
     keep: usize,
 }
@@ -48,13 +50,14 @@ impl EventLog {
             .open(&path)
             .map_err(|e| error("open", e))?;
         let size = cut_torn_line(&mut file).map_err(|e| error("read its end", e))?;
-        Ok(Self { directory: directory.to_path_buf(), file, size, max_size, keep })
+        sync_directory(directory).map_err(|e| error("sync its directory", e))?;
+        Ok(Self { directory: directory.to_path_buf(), file, size, durable: size, max_size, keep })
     }
 
     /// Appends whole lines.
     ///
     /// # Errors
-    /// [`LogError`]; the same lines may be given again.
+    /// [`LogError`]; after [`EventLog::rewind`] the same lines may be given again.
     pub fn append(&mut self, lines: &[u8]) -> Result<(), LogError> {
         if self.size >= self.max_size {
             self.rotate()?;
@@ -72,24 +75,43 @@ impl EventLog {
     /// Makes durable what was appended. Blocks.
     ///
     /// # Errors
-    /// [`LogError`].
-    pub fn sync(&self) -> Result<(), LogError> {
-        self.file.sync_data().map_err(|source| self.error("sync", source))
+    /// [`LogError`]. What was appended since the last success may be lost even if the next sync succeeds, as the kernel
+    /// tells of a failed write once: rewind, and append it again.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.file.sync_data().map_err(|source| self.error("sync", source))?;
+        self.durable = self.size;
+        Ok(())
     }
 
-    /// Starts a new file, and removes the oldest beyond those to keep.
+    /// Cuts off what is not known to be durable, so that the same lines can be given again and stand there once.
+    ///
+    /// # Errors
+    /// [`LogError`]; try again.
+    pub fn rewind(&mut self) -> Result<(), LogError> {
+        let cut = self.file.set_len(self.durable).and_then(|()| self.file.seek(SeekFrom::End(0)));
+        self.size = cut.map_err(|source| self.error("cut off what is not durable", source))?;
+        Ok(())
+    }
+
+    /// Starts a new file, and removes the oldest beyond those to keep. A file or directory that somebody has removed
+    /// meanwhile is no reason to stop.
     fn rotate(&mut self) -> Result<(), LogError> {
         self.sync()?;
+        fs::create_dir_all(&self.directory).map_err(|e| self.error("make the directory", e))?;
         let current = self.directory.join(CURRENT);
         let next = files(&self.directory).map_err(|e| self.error("list", e))?.iter().filter_map(|f| number(f)).max();
         let old = self.directory.join(format!("events-{:08}.jsonl", next.unwrap_or(0) + 1));
-        fs::rename(&current, &old).map_err(|e| self.error("rename", e))?;
+        match fs::rename(&current, &old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.error("rename", error)),
+            _ => {}
+        }
         self.file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&current)
             .map_err(|e| self.error("open the next file", e))?;
-        self.size = 0;
+        (self.size, self.durable) = (0, 0);
+        sync_directory(&self.directory).map_err(|e| self.error("sync its directory", e))?;
         let mut rotated: Vec<_> = files(&self.directory)
             .map_err(|e| self.error("list", e))?
             .into_iter()
@@ -126,6 +148,11 @@ pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
         rotated.push(current);
     }
     Ok(rotated)
+}
+
+/// Makes the names in a directory durable.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -172,6 +199,36 @@ mod tests {
         fs::write(&path, format!("a\n{}", "x".repeat(10_000))).unwrap();
         EventLog::open(directory.path(), 1 << 20, 2).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "a\n");
+    }
+
+    #[test]
+    fn what_was_not_synced_is_taken_back_and_stands_there_once_when_given_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = EventLog::open(directory.path(), 1 << 20, 2).unwrap();
+        log.append(b"a\n").unwrap();
+        log.sync().unwrap();
+        for _ in 0..3 {
+            log.append(b"b\n").unwrap();
+            log.append(b"c\n").unwrap();
+            log.rewind().unwrap();
+        }
+        log.append(b"b\n").unwrap();
+        log.sync().unwrap();
+        log.rewind().unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join(CURRENT)).unwrap(), "a\nb\n");
+    }
+
+    #[test]
+    fn a_file_that_somebody_removed_stops_no_rotation() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = EventLog::open(directory.path(), 2, 2).unwrap();
+        log.append(b"a\n").unwrap();
+        fs::remove_file(directory.path().join(CURRENT)).unwrap();
+        log.append(b"b\n").unwrap();
+        fs::remove_dir_all(directory.path()).unwrap();
+        log.append(b"c\n").unwrap();
+        log.sync().unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join(CURRENT)).unwrap(), "c\n");
     }
 
     #[test]
