@@ -6,7 +6,10 @@ use axum::{Router, extract::connect_info::Connected, routing::get, serve::Incomi
 use std::{
     fs::{self, Permissions},
     io,
-    os::unix::{fs::PermissionsExt, net::UnixStream as StdUnixStream},
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+        net::UnixStream as StdUnixStream,
+    },
     path::Path,
     sync::Arc,
 };
@@ -70,23 +73,76 @@ async fn is_closed(mut closed: watch::Receiver<bool>) {
     let _ = closed.wait_for(|closed| *closed).await;
 }
 
-/// Binds the socket with mode 0600 from its first moment; one that a dead server left is removed.
+/// Binds the socket with mode 0600 from its first moment; one that a dead server left is removed, and nothing else.
 fn open(path: &Path) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    if path.exists() {
-        if StdUnixStream::connect(path).is_ok() {
-            let text = "another server answers there; stop it, or choose another path with [control] socket =";
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
-        }
-        fs::remove_file(path)?;
-    }
-    // Bound under a name that nobody knows, and given its own only when nobody else may open it.
+    remove_stale(path)?;
+    // Bound where nobody else may look, and given its name only when nobody else may open it.
     let hidden = path.with_extension(format!("{}.new", std::process::id()));
-    let _ = fs::remove_file(&hidden);
-    let listener = UnixListener::bind(&hidden)?;
-    fs::set_permissions(&hidden, Permissions::from_mode(0o600))?;
-    fs::rename(&hidden, path)?;
+    let _ = fs::remove_dir_all(&hidden);
+    fs::DirBuilder::new().mode(0o700).create(&hidden)?;
+    let bound = bind(&hidden.join("s"), path);
+    let _ = fs::remove_dir_all(&hidden);
+    bound
+}
+
+fn bind(hidden: &Path, path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(hidden)?;
+    fs::set_permissions(hidden, Permissions::from_mode(0o600))?;
+    fs::rename(hidden, path)?;
     Ok(listener)
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let taken = |text: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, text.to_owned()));
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(found) if !found.file_type().is_socket() => {
+            return taken(
+                "something that is no socket is there; remove it, or choose another path with [control] socket =",
+            );
+        }
+        Ok(_) => {}
+    }
+    match StdUnixStream::connect(path) {
+        // Only this says that nobody listens.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => taken("another server answers there; stop it, or choose another path with [control] socket ="),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener as StdUnixListener;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_ours_is_for_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/control.sock");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        drop(StdUnixListener::bind(&path).unwrap());
+        let _listener = open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        StdUnixStream::connect(&path).unwrap();
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[tokio::test]
+    async fn what_is_alive_or_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let living = StdUnixListener::bind(&path).unwrap();
+        assert!(open(&path).unwrap_err().to_string().contains("another server answers"));
+        drop(living);
+        let file = directory.path().join("precious");
+        fs::write(&file, "data").unwrap();
+        assert!(open(&file).unwrap_err().to_string().contains("no socket"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "data");
+    }
 }
