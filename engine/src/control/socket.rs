@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// Who is at the other end of the control socket, as the kernel says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Peer {
     uid: Option<u32>,
     pid: Option<i32>,

@@ -103,3 +103,51 @@ async fn replace(
         Err(error) => Err(ApiError::internal(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        control::{post::Post, resolver::Resolver, store::Store, tests::config},
+        link,
+    };
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_in_the_middle_leaves_store_and_shards_alike() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path(), "[dns]\nservers = [\"127.0.0.1\"]\n");
+        let (control, mut shards) = link::link(1);
+        let post = Arc::new(Post::new(control.commands));
+        let resolver = Arc::new(Resolver::new(Arc::clone(&config), Arc::clone(&post)).unwrap());
+        let store = Store::open(&directory.path().join("control.db")).unwrap();
+        let state = Arc::new(State::new(config, post, Vec::new(), store, resolver).unwrap());
+        for n in 0..20 {
+            let toml = format!("[[pool]]\nname = \"p{n}\"\n");
+            let request = FleetRequest { toml, ..FleetRequest::default() };
+            let how = Ok(Query(How { dry_run: false }));
+            let put = put(extract::State(Arc::clone(&state)), ConnectInfo(Peer::default()), how, Ok(Json(request)));
+            // What hyper does when the client has gone: the handler is dropped, here while the store is written.
+            let writing = async {
+                while state.store.try_lock().is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                _ = put => {}
+                () = writing => {}
+            }
+            let _done = state.changing.lock().await;
+            let stored = state.store.lock().unwrap().fleet().unwrap();
+            let in_force = state.in_force();
+            assert_eq!((in_force.version, &in_force.fleet), (stored.0, &stored.1));
+        }
+        let version = state.in_force().version;
+        for expected in 0..=version {
+            match shards[0].commands.recv().await {
+                Some(crate::link::Command::Snapshot(told)) => assert_eq!(told.policy.version, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(version, 20);
+    }
+}
