@@ -4,10 +4,7 @@
 //! a log that cannot be written holds events in the spools and loses none.
 
 use super::api::state::State;
-use crate::{
-    event::log::{EventLog, LogError},
-    link::Command,
-};
+use crate::{event::log::EventLog, link::Command};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinError, time::Instant};
 
@@ -82,9 +79,8 @@ async fn keep(
 ) -> Result<(EventLog, Vec<Batch>), JoinError> {
     let mut troubled = false;
     loop {
-        let again = troubled;
         let written = tokio::task::spawn_blocking(move || {
-            let result = write(&mut log, &batches, again);
+            let result = log.keep(batches.iter().map(|batch| batch.lines.as_slice()));
             (log, batches, result)
         });
         let result;
@@ -104,13 +100,4 @@ async fn keep(
         }
         return Ok((log, batches));
     }
-}
-
-/// All of them, or an error and the same again.
-fn write(log: &mut EventLog, batches: &[Batch], again: bool) -> Result<(), LogError> {
-    if again {
-        log.rewind()?;
-    }
-    batches.iter().try_for_each(|batch| log.append(&batch.lines))?;
-    log.sync()
 }

@@ -3,6 +3,8 @@
 use super::api::{self, state::State};
 use crate::config::Config;
 use axum::{Router, extract::connect_info::Connected, routing::get, serve::IncomingStream};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use std::{
     fs::{self, Permissions},
     io,
@@ -12,11 +14,19 @@ use std::{
     },
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::watch,
+    sync::{Semaphore, watch},
 };
+
+/// Connections to the metrics at a time; more wait to be accepted.
+const METRICS_CONNECTIONS: usize = 16;
+/// Time for a request for the metrics and its answer.
+const METRICS_TIME: Duration = Duration::from_secs(10);
+/// When no connection can be accepted, for want of files say, wait so long.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Who is at the other end of the control socket, as the kernel says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,10 +73,37 @@ pub(super) async fn serve(config: &Config, state: &Arc<State>, closed: watch::Re
             .map_err(|error| format!("[control] metrics {address}: {}", crate::host::listen_advice(&error)))?;
         let router = Router::new().route("/metrics", get(super::metrics::get)).with_state(Arc::clone(state));
         tokio::spawn(async move {
-            let _ = axum::serve(listener, router).with_graceful_shutdown(is_closed(closed)).await;
+            tokio::select! {
+                () = serve_metrics(listener, router) => {}
+                () = is_closed(closed) => {}
+            }
         });
     }
     Ok(())
+}
+
+/// One request a connection, and only so many of both: whoever reaches this port gets numbers, and no way to use up the
+/// files that mail needs.
+async fn serve_metrics(listener: TcpListener, router: Router) {
+    let places = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
+    // The semaphore is never closed.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!("metrics: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let mut http = http1::Builder::new();
+            let connection = http.keep_alive(false).serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(METRICS_TIME, connection).await;
+            drop(place);
+        });
+    }
 }
 
 async fn is_closed(mut closed: watch::Receiver<bool>) {

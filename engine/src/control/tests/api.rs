@@ -2,6 +2,7 @@
 
 use super::rig::{rig, rig_and_links, shard};
 use crate::link::{Command, Report, SiteAnswer};
+use std::io::{Read, Write};
 
 #[test]
 fn every_path_answers_in_json_and_states_the_version() {
@@ -84,4 +85,20 @@ fn a_shard_that_asks_is_answered() {
     let resolver = &rig.get("/mailrail/v1/status").json()["resolver"];
     assert_eq!((&resolver["questions"], &resolver["running"]), (&1.into(), &0.into()), "{resolver}");
     assert!(other.is_quiet());
+}
+
+#[test]
+fn metrics_over_tcp_outlive_clients_that_say_nothing() {
+    // An address of its own: no other test can take the port meanwhile.
+    let free = std::net::TcpListener::bind("127.0.77.1:0").unwrap().local_addr().unwrap();
+    let (_rig, _shards) = rig(&format!("[control]\nmetrics = \"{free}\"\n"));
+    let _silent: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(free).unwrap()).collect();
+    for (path, status) in [("/metrics", "200 OK"), ("/mailrail/v1/fleet", "404 Not Found")] {
+        let mut stream = std::net::TcpStream::connect(free).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        // To its end: one request a connection.
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
 }
