@@ -6,7 +6,7 @@
 use super::api::state::State;
 use crate::{event::log::EventLog, link::Command};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinError, time::Instant};
 
 /// Lines of one shard.
 pub(super) struct Batch {
@@ -15,42 +15,48 @@ pub(super) struct Batch {
     pub(super) lines: Vec<u8>,
 }
 
-/// Batches written with one sync.
-const TOGETHER: usize = 64;
-/// After an error, wait so long before the same lines are tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How often the disk is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// Between two syncs: the disk is the spools' first. What comes alone is synced at once.
+    pub(super) sync: Duration,
+    /// After an error, before the same lines are tried again.
+    pub(super) retry: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { sync: Duration::from_millis(20), retry: Duration::from_secs(1) }
+    }
+}
+
+/// Batches written with one sync; no shard has more than a few on the way.
+const TOGETHER: usize = 1024;
 
 /// Runs until nobody can send any more.
-pub(super) async fn run(mut log: EventLog, mut waiting: mpsc::UnboundedReceiver<Batch>, state: Arc<State>) {
-    let mut batches = Vec::with_capacity(TOGETHER);
+pub(super) async fn run(mut log: EventLog, mut waiting: mpsc::UnboundedReceiver<Batch>, state: Arc<State>, pace: Pace) {
+    let mut batches = Vec::new();
+    let mut next_sync = Instant::now();
     while waiting.recv_many(&mut batches, TOGETHER).await > 0 {
-        let mut troubled = false;
-        loop {
-            state.event_log(|status| status.waiting = batches.len() as u64 + waiting.len() as u64);
-            let written = tokio::task::spawn_blocking(move || {
-                let result = batches.iter().try_for_each(|batch| log.append(&batch.lines)).and_then(|()| log.sync());
-                (log, batches, result)
-            });
-            let result;
-            (log, batches, result) = match written.await {
-                Ok(back) => back,
-                Err(error) => return tracing::error!("event log: {error}; events stay in the spools"),
-            };
-            match result {
-                Ok(()) => break,
-                Err(error) => {
-                    if !troubled {
-                        tracing::error!("{error}; events wait in the spools until it can be written");
-                    }
-                    troubled = true;
-                    state.event_log(|status| status.error = Some(error.to_string()));
-                    tokio::time::sleep(RETRY).await;
-                }
+        if !waiting.is_closed() && next_sync > Instant::now() {
+            tokio::time::sleep_until(next_sync).await;
+            while batches.len() < TOGETHER
+                && let Ok(batch) = waiting.try_recv()
+            {
+                batches.push(batch);
             }
         }
-        if troubled {
-            tracing::info!("the event log can be written again");
-        }
+        state.event_log(|status| status.waiting = (batches.len() + waiting.len()) as u64);
+        (log, batches) = match keep(log, batches, &state, pace.retry).await {
+            Ok(back) => back,
+            Err(error) => {
+                let text = format!("{error}; events stay in the spools until the server is started again");
+                tracing::error!("event log: {text}");
+                state.event_log(|status| status.error = Some(text));
+                return;
+            }
+        };
+        next_sync = Instant::now() + pace.sync;
         let bytes: usize = batches.iter().map(|batch| batch.lines.len()).sum();
         state.event_log(|status| {
             status.bytes += bytes as u64;
@@ -59,18 +65,39 @@ pub(super) async fn run(mut log: EventLog, mut waiting: mpsc::UnboundedReceiver<
             status.waiting = waiting.len() as u64;
         });
         for Batch { shard, cursor, .. } in batches.drain(..) {
-            acknowledge(&state, shard, cursor);
+            state.post.tell(shard, Command::EventsKept { cursor });
         }
     }
 }
 
-/// Tells a shard; one that is too busy to hear it holds up no other.
-fn acknowledge(state: &State, shard: u16, cursor: u64) {
-    let Some(commands) = state.commands.get(usize::from(shard)) else { return };
-    if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(Command::EventsKept { cursor }) {
-        let commands = commands.clone();
-        tokio::spawn(async move {
-            let _ = commands.send(command).await;
+/// Makes the batches durable, however long that takes.
+async fn keep(
+    mut log: EventLog,
+    mut batches: Vec<Batch>,
+    state: &State,
+    retry: Duration,
+) -> Result<(EventLog, Vec<Batch>), JoinError> {
+    let mut troubled = false;
+    loop {
+        let written = tokio::task::spawn_blocking(move || {
+            let result = log.keep(batches.iter().map(|batch| batch.lines.as_slice()));
+            (log, batches, result)
         });
+        let result;
+        (log, batches, result) = written.await?;
+        match result {
+            Ok(()) if troubled => tracing::info!("the event log can be written again"),
+            Ok(()) => {}
+            Err(error) => {
+                if !troubled {
+                    tracing::error!("{error}; events wait in the spools until it can be written");
+                }
+                troubled = true;
+                state.event_log(|status| status.error = Some(error.to_string()));
+                tokio::time::sleep(retry).await;
+                continue;
+            }
+        }
+        return Ok((log, batches));
     }
 }

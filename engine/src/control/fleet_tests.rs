@@ -89,6 +89,10 @@ fn each_mistake_is_one_line_with_its_place() {
             "fleet.toml:4: [[dkim]] a.example/s: key_file /nonexistent/none.pem:",
         ),
         (
+            "[[dkim]]\ndomain = \"a.example\"\nselector = \"s\"\nkey_file = \"/dev/zero\"",
+            "fleet.toml:4: [[dkim]] a.example/s: key_file /dev/zero: not a regular file",
+        ),
+        (
             "[[dkim]]\ndomain = \"a.example\"\nselector = \"s\"\nkey_pem = \"x\"",
             "fleet.toml:4: [[dkim]] a.example/s: no private key",
         ),

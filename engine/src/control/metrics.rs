@@ -9,7 +9,7 @@ use axum::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, text},
+    encoding::{DescriptorEncoder, MetricEncoder, text},
     metrics::{MetricType, exemplar::Exemplar},
     registry::{Registry, Unit},
 };
@@ -71,12 +71,15 @@ const HOST_GAUGES: &[Declared<StatusReport, u64>] = &[
     ("event_log_waiting_batches", "Batches of events that wait to be durable", |r| r.event_log.waiting),
     ("event_log_failing", "1 while the event log cannot be written", |r| u64::from(r.event_log.error.is_some())),
     ("resolver_running", "Domains being looked up", |r| r.resolver.running),
+    ("resolver_waiting", "Domains that wait to be looked up", |r| r.resolver.waiting),
+    ("silent_shards", "Shards that gave no answer in time and are missing here", |r| r.silent_shards.len() as u64),
 ];
 
 const HOST_COUNTERS: &[Declared<StatusReport, u64>] = &[
     ("event_log_bytes", "Bytes written to the event log", |r| r.event_log.bytes),
     ("event_log_syncs", "Syncs of the event log", |r| r.event_log.syncs),
     ("resolver_questions", "Domains that shards asked for", |r| r.resolver.questions),
+    ("resolver_coalesced", "Of these, answered together with another", |r| r.resolver.coalesced),
     ("resolver_never", "Of these, such as take no mail", |r| r.resolver.never),
     ("resolver_later", "Of these, such as could not be resolved", |r| r.resolver.later),
 ];
@@ -109,7 +112,7 @@ impl Collector for Report {
         let shards: Vec<(Labels, &ShardStatus)> =
             report.shards.iter().map(|shard| (vec![("shard", shard.shard.to_string())], shard)).collect();
         let ips: Vec<(Labels, &IpStatus)> =
-            report.shards.iter().flat_map(|shard| shard.ips.iter().map(|ip| (ip_labels(ip), ip))).collect();
+            report.shards.iter().flat_map(|s| s.ips.iter().map(|ip| (ip_labels(ip, s.shard), ip))).collect();
         let host = [(Labels::new(), report)];
         numbers(&mut encoder, HOST_GAUGES, MetricType::Gauge, &host)?;
         numbers(&mut encoder, HOST_COUNTERS, MetricType::Counter, &host)?;
@@ -121,8 +124,9 @@ impl Collector for Report {
     }
 }
 
-fn ip_labels(ip: &IpStatus) -> Labels {
-    vec![("ip", ip.address.to_string()), ("pool", ip.pool.clone())]
+/// With the shard: while a leased IP moves, two shards count for it.
+fn ip_labels(ip: &IpStatus, shard: u16) -> Labels {
+    vec![("ip", ip.address.to_string()), ("pool", ip.pool.clone()), ("shard", shard.to_string())]
 }
 
 fn numbers<T>(
@@ -134,14 +138,21 @@ fn numbers<T>(
     for (name, help, value) in declared {
         let mut family = encoder.encode_descriptor(name, help, None, kind)?;
         for (labels, one) in of {
-            let mut metric = family.encode_family(labels)?;
-            match kind {
-                MetricType::Counter => metric.encode_counter(&value(one), None::<&Exemplar<Labels, u64>>)?,
-                _ => metric.encode_gauge(&i64::try_from(value(one)).unwrap_or(i64::MAX))?,
+            // What belongs to the host as a whole has no labels, and no empty braces for them.
+            match labels.as_slice() {
+                [] => number(&mut family, kind, value(one))?,
+                labels => number(&mut family.encode_family(&labels)?, kind, value(one))?,
             }
         }
     }
     Ok(())
+}
+
+fn number(metric: &mut MetricEncoder<'_>, kind: MetricType, value: u64) -> fmt::Result {
+    match kind {
+        MetricType::Counter => metric.encode_counter(&value, None::<&Exemplar<Labels, u64>>),
+        _ => metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX)),
+    }
 }
 
 fn times(encoder: &mut DescriptorEncoder<'_>, shards: &[(Labels, &ShardStatus)]) -> fmt::Result {
@@ -149,7 +160,7 @@ fn times(encoder: &mut DescriptorEncoder<'_>, shards: &[(Labels, &ShardStatus)])
         let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for (labels, shard) in shards {
             let buckets = value(shard);
-            let bounds = Buckets::BOUNDS_MS.iter().map(|ms| *ms as f64 / 1000.0).chain([f64::MAX]);
+            let bounds = Buckets::BOUNDS_MS.iter().map(|ms| *ms as f64 / 1000.0).chain([f64::INFINITY]);
             let pairs: Vec<(f64, u64)> = bounds.zip(buckets.counts).collect();
             let count = buckets.counts.iter().sum();
             family.encode_family(labels)?.encode_histogram::<Labels>(
@@ -161,4 +172,69 @@ fn times(encoder: &mut DescriptorEncoder<'_>, shards: &[(Labels, &ShardStatus)])
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::HashSet, time::Duration};
+
+    fn text() -> String {
+        let mut shard = ShardStatus { shard: 1, accepted: 7, spool_full: Some("full".into()), ..Default::default() };
+        shard.accept_time.record(Duration::from_millis(3));
+        shard.accept_time.record(Duration::from_secs(100_000));
+        let ip = |pool: &str| IpStatus {
+            address: [192, 0, 2, 1].into(),
+            helo: "out.example.net".into(),
+            pool: pool.into(),
+            queued: 2,
+            connections: 1,
+            delivered: 3,
+            deferred: 0,
+            bounced: 0,
+        };
+        shard.ips = vec![ip("a \"quoted\" pool")];
+        let other = ShardStatus { shard: 2, ips: vec![ip("main")], ..Default::default() };
+        let report = StatusReport { shards: vec![shard, other], silent_shards: vec![3], ..Default::default() };
+        let mut out = String::new();
+        write(report, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn everything_counted_is_there_with_its_labels() {
+        let text = text();
+        for line in [
+            "mailrail_accepted_recipients_total{shard=\"1\"} 7",
+            "mailrail_spool_full{shard=\"1\"} 1",
+            "mailrail_spool_full{shard=\"2\"} 0",
+            "mailrail_silent_shards 1",
+            "mailrail_accept_time_seconds_bucket{le=\"0.002\",shard=\"1\"} 0",
+            "mailrail_accept_time_seconds_bucket{le=\"0.005\",shard=\"1\"} 1",
+            "mailrail_accept_time_seconds_bucket{le=\"14400.0\",shard=\"1\"} 1",
+            "mailrail_accept_time_seconds_bucket{le=\"+Inf\",shard=\"1\"} 2",
+            "mailrail_accept_time_seconds_count{shard=\"1\"} 2",
+            "mailrail_accept_time_seconds_sum{shard=\"1\"} 100000.003",
+            "mailrail_ip_delivered_recipients_total{ip=\"192.0.2.1\",pool=\"a \\\"quoted\\\" pool\",shard=\"1\"} 3",
+            "mailrail_ip_queued_recipients{ip=\"192.0.2.1\",pool=\"main\",shard=\"2\"} 2",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn each_metric_is_explained_and_no_series_comes_twice() {
+        let text = text();
+        let mut series = HashSet::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, _) = line.rsplit_once(' ').unwrap();
+            assert!(series.insert(name), "{name} comes twice");
+        }
+        let help = |name: &str| text.lines().find(|line| line.starts_with(&format!("# HELP {name} "))).is_some();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, _) = line.split_once(' ').unwrap();
+            assert!(name.starts_with("mailrail_") && help(name), "{name}");
+        }
+    }
 }

@@ -7,10 +7,13 @@ pub mod api;
 mod events;
 pub(crate) mod fleet;
 mod metrics;
+mod post;
 mod resolver;
 mod signals;
 mod socket;
 pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use crate::{config::Config, link::ControlLink};

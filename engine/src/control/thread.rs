@@ -3,7 +3,8 @@
 use super::{
     Options, Reload,
     api::state::State,
-    events::{self, Batch},
+    events::{self, Batch, Pace},
+    post::Post,
     resolver::Resolver,
     signals::{Asked, Signals},
     socket,
@@ -20,10 +21,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
+    time::Instant,
 };
 
 /// How much longer than its grace a shard may take to stop before it is left behind.
 const OVERTIME: Duration = Duration::from_secs(15);
+/// How long the last events may take to reach the log.
+const LAST_WRITE: Duration = Duration::from_secs(5);
 
 /// Everything that the control thread holds.
 pub(super) struct Thread {
@@ -38,6 +42,11 @@ pub(super) struct Thread {
     grace: Duration,
     reload: Arc<Reload>,
     socket: PathBuf,
+    /// Shards, by number, that have not said that they stopped.
+    running: Vec<bool>,
+    /// Since stopping began: when shards must have stopped.
+    deadline: Option<Instant>,
+    outcome: Result<(), String>,
 }
 
 /// Opens store, log, sockets; gives every shard its first snapshot.
@@ -53,16 +62,15 @@ pub(super) async fn open(
     let log = EventLog::open(&config.events_dir(), events.max_file_size, events.keep_files).map_err(|e| text(&e))?;
     let signals =
         if options.signals { Some(Signals::new().map_err(|error| format!("signals: {error}"))?) } else { None };
-    let resolver = Arc::new(Resolver::new(Arc::clone(&config), link.commands.clone())?);
-    let state = Arc::new(
-        State::new(Arc::clone(&config), link.commands, options.listeners, store, Arc::clone(&resolver))
-            .map_err(|e| text(&e))?,
-    );
-    state.send_snapshot().await;
+    let running = vec![true; link.commands.len()];
+    let post = Arc::new(Post::new(link.commands));
+    let resolver = Arc::new(Resolver::new(Arc::clone(&config), Arc::clone(&post))?);
+    let state = State::new(Arc::clone(&config), post, options.listeners, store, Arc::clone(&resolver));
+    let state = Arc::new(state.map_err(|e| text(&e))?);
     let (closing, closed) = watch::channel(false);
     // Batches that wait are bounded by what each shard may have in flight.
     let (batches, waiting) = mpsc::unbounded_channel();
-    let writer = tokio::spawn(events::run(log, waiting, Arc::clone(&state)));
+    let writer = tokio::spawn(events::run(log, waiting, Arc::clone(&state), Pace::default()));
     socket::serve(&config, &state, closed).await?;
     notify(&[NotifyState::Ready]);
     Ok(Thread {
@@ -77,84 +85,95 @@ pub(super) async fn open(
         grace: options.grace,
         reload: Arc::new(options.reload),
         socket: config.control.socket.clone(),
+        running,
+        deadline: None,
+        outcome: Ok(()),
     })
 }
 
 impl Thread {
     /// Runs until every shard has stopped and its events are kept.
     pub(super) async fn run(mut self) -> Result<(), String> {
-        let mut outcome = Ok(());
-        let mut left = self.state.commands.len();
-        let mut stopping = false;
-        let mut deadline = None;
-        while left > 0 {
+        while self.running.contains(&true) {
             tokio::select! {
                 report = self.reports.recv() => match report {
-                    Some(Report::Resolve { shard, domain }) => self.resolver.ask(shard, domain),
-                    Some(Report::Events { shard, cursor, lines }) => {
-                        let _ = self.batches.send(Batch { shard, cursor, lines });
+                    Some(report) => self.take(report),
+                    None => {
+                        self.fail(format!("{} ended without a word", self.left()));
+                        break;
                     }
-                    Some(Report::Stopped { shard, error }) => {
-                        left -= 1;
-                        if let Some(error) = error {
-                            tracing::error!(shard, "stopped: {error}");
-                            outcome = outcome.and(Err(format!("shard {shard}: {error}")));
-                        }
-                        if !stopping {
-                            stopping = true;
-                            deadline = Some(self.begin_stop());
-                        }
-                    }
-                    None => break,
                 },
-                () = self.stop.notified(), if !stopping => {
-                    stopping = true;
-                    deadline = Some(self.begin_stop());
-                }
+                () = self.stop.notified() => self.begin_stop(),
                 asked = Signals::next(&mut self.signals) => match asked {
-                    Asked::Stop if stopping => {
+                    Asked::Stop if self.deadline.is_some() => {
                         tracing::warn!("asked to stop a second time: ending at once");
                         std::process::exit(1);
                     }
-                    Asked::Stop => {
-                        stopping = true;
-                        deadline = Some(self.begin_stop());
-                    }
+                    Asked::Stop => self.begin_stop(),
                     Asked::Reload => self.reload(),
                 },
-                () = until(deadline) => {
-                    outcome = outcome.and(Err(format!("{left} shard(s) did not stop in time")));
+                () = until(self.deadline) => {
+                    self.fail(format!("{} did not stop in time", self.left()));
                     break;
                 }
             }
         }
-        self.end().await;
-        outcome
+        self.end().await
     }
 
-    /// Tells all shards to stop; returns when they must have done so.
-    fn begin_stop(&self) -> tokio::time::Instant {
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::Resolve { shard, domain } => self.resolver.ask(shard, domain),
+            Report::Events { shard, cursor, lines } => {
+                // The writer ends before only if it failed for good: then the lines stay in the spool.
+                let _ = self.batches.send(Batch { shard, cursor, lines });
+            }
+            Report::Stopped { shard, error } => {
+                if let Some(running) = self.running.get_mut(usize::from(shard)) {
+                    *running = false;
+                }
+                if let Some(error) = error {
+                    tracing::error!(shard, "stopped: {error}");
+                    self.fail(format!("shard {shard}: {error}"));
+                }
+                // A host is all of its shards: it serves whole, or is started again.
+                self.begin_stop();
+            }
+        }
+    }
+
+    /// The first failure is the one that is told.
+    fn fail(&mut self, why: String) {
+        if self.outcome.is_ok() {
+            self.outcome = Err(why);
+        }
+    }
+
+    /// Shards that have not stopped, in words.
+    fn left(&self) -> String {
+        let left = (0..).zip(&self.running).filter(|(_, running)| **running).map(|(shard, _): (u16, _)| shard);
+        format!("shard {}", left.map(|shard| shard.to_string()).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Tells all shards to stop, once.
+    fn begin_stop(&mut self) {
+        if self.deadline.is_some() {
+            return;
+        }
         tracing::info!("stopping: nothing new is taken, what is in flight may end within {:?}", self.grace);
         notify(&[NotifyState::Stopping]);
-        for shard in self.state.commands.clone() {
-            let grace = self.grace;
-            tokio::spawn(async move {
-                let _ = shard.send(Command::Stop { grace }).await;
-            });
-        }
-        tokio::time::Instant::now() + self.grace + OVERTIME
+        self.state.post.tell_all(|| Command::Stop { grace: self.grace });
+        self.deadline = Some(Instant::now() + self.grace + OVERTIME);
     }
 
     fn reload(&self) {
         let usec = i128::from(clock::mono_usec());
         notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(usec)]);
-        let (reload, commands) = (Arc::clone(&self.reload), self.state.commands.clone());
+        let (reload, state) = (Arc::clone(&self.reload), Arc::clone(&self.state));
         tokio::spawn(async move {
             match tokio::task::spawn_blocking(move || reload()).await {
                 Ok(Ok(certificates)) => {
-                    for shard in commands {
-                        let _ = shard.send(Command::Certificates(certificates.clone())).await;
-                    }
+                    state.post.tell_all(|| Command::Certificates(certificates.clone()));
                     tracing::info!("certificates read again");
                 }
                 Ok(Err(error)) => tracing::error!("certificates stay as they were: {error}"),
@@ -165,22 +184,25 @@ impl Thread {
     }
 
     /// The last events are written, then the socket goes.
-    async fn end(self) {
-        let Self { batches, writer, closing, socket, mut reports, .. } = self;
-        // What shards had sent before they said that they stopped has been taken; this is for the rest of the channel.
-        while let Ok(report) = reports.try_recv() {
+    async fn end(mut self) -> Result<(), String> {
+        // What a shard reported before it stopped has been taken; this is for shards that were left behind.
+        while let Ok(report) = self.reports.try_recv() {
             if let Report::Events { shard, cursor, lines } = report {
-                let _ = batches.send(Batch { shard, cursor, lines });
+                let _ = self.batches.send(Batch { shard, cursor, lines });
             }
         }
+        let Self { batches, writer, closing, socket, outcome, .. } = self;
         drop(batches);
-        let _ = tokio::time::timeout(Duration::from_secs(5), writer).await;
+        if tokio::time::timeout(LAST_WRITE, writer).await.is_err() {
+            tracing::warn!("the event log cannot be written: the last events stay in the spools until the next start");
+        }
         let _ = closing.send(true);
         let _ = std::fs::remove_file(&socket);
+        outcome
     }
 }
 
-async fn until(deadline: Option<tokio::time::Instant>) {
+async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,

@@ -3,7 +3,7 @@
 use super::types::{ERROR_HEADER, ErrorBody};
 use axum::{
     Json,
-    extract::rejection::{JsonRejection, QueryRejection},
+    extract::rejection::{JsonRejection, PathRejection, QueryRejection},
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
@@ -46,6 +46,12 @@ impl IntoResponse for ApiError {
 impl From<JsonRejection> for ApiError {
     fn from(why: JsonRejection) -> Self {
         Self { status: why.status(), ..Self::bad(format!("the request is not as expected: {}", why.body_text())) }
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(why: PathRejection) -> Self {
+        Self::bad(why.body_text())
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     config::Config,
     control::{
         fleet::Fleet,
+        post::Post,
         resolver::Resolver,
         store::{Store, StoreError},
     },
@@ -15,64 +16,81 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 /// A shard that takes longer is named as silent instead of being waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Readers of the event log at a time.
+const TRACERS: usize = 4;
 
 /// See the module.
 pub(crate) struct State {
     pub(crate) config: Arc<Config>,
-    pub(crate) commands: Vec<mpsc::Sender<Command>>,
+    pub(crate) post: Arc<Post>,
     pub(crate) started: Instant,
     pub(crate) listeners: Vec<SocketAddr>,
-    /// One change at a time; also holds what is in force.
-    pub(crate) fleet: tokio::sync::Mutex<InForce>,
+    /// Held by who changes the fleet, from reading the old one to telling the shards: one change at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Used in blocking tasks, under [`State::changing`].
+    pub(crate) store: Arc<Mutex<Store>>,
+    in_force: Mutex<Arc<InForce>>,
     resolver: Arc<Resolver>,
     event_log: Mutex<EventLogStatus>,
+    /// Readers of the event log at a time: each reads files of hundreds of megabytes.
+    pub(crate) tracers: Semaphore,
 }
 
-/// The store, and what it says.
+/// The fleet that the shards work with.
 pub(crate) struct InForce {
-    /// Taken out while a blocking task uses it.
-    pub(crate) store: Option<Store>,
     pub(crate) fleet: Fleet,
     pub(crate) version: u64,
 }
 
+impl InForce {
+    /// As shards take it. Reads every key: not for a task that others wait for.
+    pub(crate) fn snapshot(&self, shards: u16) -> Snapshot {
+        let policy = self.fleet.policy(self.version, shards);
+        Snapshot { policy: Arc::new(policy), keys: Arc::new(self.fleet.keyring()) }
+    }
+}
+
 impl State {
+    /// With what the store says, which every shard is told.
     pub(crate) fn new(
         config: Arc<Config>,
-        commands: Vec<mpsc::Sender<Command>>,
+        post: Arc<Post>,
         listeners: Vec<SocketAddr>,
         store: Store,
         resolver: Arc<Resolver>,
     ) -> Result<Self, StoreError> {
         let (version, fleet) = store.fleet()?;
+        let in_force = InForce { fleet, version };
+        let snapshot = in_force.snapshot(config.shards);
+        post.tell_all(|| Command::Snapshot(snapshot.clone()));
         let event_log = Mutex::new(EventLogStatus { directory: config.events_dir(), ..EventLogStatus::default() });
-        let fleet = tokio::sync::Mutex::new(InForce { store: Some(store), fleet, version });
-        Ok(Self { config, commands, started: Instant::now(), listeners, fleet, resolver, event_log })
+        Ok(Self {
+            config,
+            post,
+            started: Instant::now(),
+            listeners,
+            changing: tokio::sync::Mutex::new(()),
+            store: Arc::new(Mutex::new(store)),
+            in_force: Mutex::new(Arc::new(in_force)),
+            resolver,
+            event_log,
+            tracers: Semaphore::new(TRACERS),
+        })
     }
 
-    /// Gives what is in force to every shard.
-    pub(crate) async fn send_snapshot(&self) {
-        let in_force = self.fleet.lock().await;
-        let snapshot = self.snapshot(&in_force);
-        self.send(snapshot).await;
+    /// What is in force.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is in force, as shards take it.
-    pub(crate) fn snapshot(&self, in_force: &InForce) -> Snapshot {
-        let policy = in_force.fleet.policy(in_force.version, self.config.shards);
-        Snapshot { policy: Arc::new(policy), keys: Arc::new(in_force.fleet.keyring()) }
-    }
-
-    /// Gives a snapshot to every shard; called with the lock held, so that they come in order.
-    pub(crate) async fn send(&self, snapshot: Snapshot) {
-        for shard in &self.commands {
-            // A shard that has stopped needs none.
-            let _ = shard.send(Command::Snapshot(snapshot.clone())).await;
-        }
+    /// Puts another fleet in force; `snapshot` is how shards take it. Called under [`State::changing`].
+    pub(crate) fn enforce(&self, fleet: Arc<InForce>, snapshot: &Snapshot) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = fleet;
+        self.post.tell_all(|| Command::Snapshot(snapshot.clone()));
     }
 
     /// Asks every shard the same; answers by shard, and the shards that gave none.
@@ -80,10 +98,10 @@ impl State {
         &self,
         question: impl Fn(oneshot::Sender<T>) -> Command,
     ) -> (Vec<(u16, T)>, Vec<u16>) {
-        let mut asked = Vec::with_capacity(self.commands.len());
-        for (shard, commands) in (0_u16..).zip(&self.commands) {
+        let mut asked = Vec::new();
+        for shard in self.post.shards() {
             let (reply, answer) = oneshot::channel();
-            asked.push((shard, commands.try_send(question(reply)).map(|()| answer).ok()));
+            asked.push((shard, self.post.ask(shard, question(reply)).then_some(answer)));
         }
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let (mut answers, mut silent) = (Vec::new(), Vec::new());

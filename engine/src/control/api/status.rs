@@ -15,10 +15,7 @@ pub(super) async fn get(extract::State(state): extract::State<Arc<State>>) -> Js
 /// Everything there is to say.
 pub(crate) async fn report(state: &State) -> StatusReport {
     let (shards, silent_shards) = state.shards().await;
-    let policy = {
-        let in_force = state.fleet.lock().await;
-        policy(&in_force.fleet, in_force.version)
-    };
+    let in_force = state.in_force();
     StatusReport {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: state.config.hostname.clone(),
@@ -31,7 +28,7 @@ pub(crate) async fn report(state: &State) -> StatusReport {
         totals: totals(&shards),
         shards,
         silent_shards,
-        policy,
+        policy: policy(&in_force.fleet, in_force.version),
         event_log: state.event_log(|_| ()),
         resolver: state.resolver(),
         max_age_s: state.config.delivery.max_age.as_secs(),
