@@ -148,9 +148,14 @@ pub(super) fn rig(more: &str) -> (Rig, [Shard; 2]) {
 
 /// Starts one; nobody reads what shards are told.
 pub(super) fn rig_and_links(directory: tempfile::TempDir, more: &str) -> (Rig, [ShardLink; 2]) {
+    rig_with(directory, more, options())
+}
+
+/// Starts one in this way.
+pub(super) fn rig_with(directory: tempfile::TempDir, more: &str, options: Options) -> (Rig, [ShardLink; 2]) {
     let config = config(directory.path(), more);
     let (control, links) = link::link(2);
-    let handle = start(Arc::clone(&config), control, options()).unwrap();
+    let handle = start(Arc::clone(&config), control, options).unwrap();
     (Rig { directory, config, handle }, links.try_into().unwrap())
 }
 

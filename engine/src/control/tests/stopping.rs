@@ -1,11 +1,18 @@
 //! How it starts, and how it ends.
 
-use super::rig::{Shard, options, rig, rig_and_links, shard};
+use super::rig::{Shard, options, rig, rig_and_links, rig_with, shard};
 use crate::{
-    control::start,
+    control::{Options, start},
     link::{self, Command},
 };
-use std::{fs, sync::Arc};
+use rustix::process::{Signal, getpid, kill_process};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 fn is_told_to_stop(shard: &Shard) -> bool {
     matches!(shard.told(), Command::Stop { .. })
@@ -31,6 +38,30 @@ fn a_stop_waits_for_the_shards_and_keeps_their_last_events() {
     let (rig, links) = rig_and_links(rig.directory, "");
     let _shards = links.map(shard);
     assert_eq!(rig.get("/mailrail/v1/health").status, 200);
+}
+
+#[test]
+fn signals_read_certificates_again_and_stop() {
+    let good = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&good);
+    let reload = move || if asked.load(Relaxed) { Ok(vec![None, None, None]) } else { Err("no such file".into()) };
+    let (mut rig, links) =
+        rig_with(tempfile::tempdir().unwrap(), "", Options { signals: true, reload: Box::new(reload), ..options() });
+    let [one, two] = links.map(shard);
+    let send = |signal| kill_process(getpid(), signal).unwrap();
+    assert_eq!((one.snapshot().0, two.snapshot().0), (0, 0));
+    send(Signal::HUP);
+    for shard in [&one, &two] {
+        assert!(matches!(shard.told(), Command::Certificates(read) if read.len() == 3));
+    }
+    good.store(false, Relaxed);
+    send(Signal::HUP);
+    send(Signal::TERM);
+    // What could not be read was told to nobody.
+    assert!(is_told_to_stop(&one) && is_told_to_stop(&two));
+    one.stopped(None);
+    two.stopped(None);
+    rig.handle.wait().unwrap();
 }
 
 #[test]
