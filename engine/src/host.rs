@@ -18,7 +18,7 @@ use crate::{
 use mailrail_spool::OpenError;
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::{Arc, mpsc as std_mpsc},
     thread::{self, JoinHandle},
@@ -281,6 +281,8 @@ fn load_certificates(config: &Config) -> Result<Vec<Option<Arc<rustls::ServerCon
 /// How long an address that is in use is waited for: after SIGKILL the kernel takes a moment to let go of what a ring held,
 /// and a restart should not fail for that.
 const ADDRESS_WAIT: Duration = Duration::from_secs(5);
+/// A listener on this host answers at once.
+const CONNECT_WAIT: Duration = Duration::from_millis(200);
 
 /// Finds out the port of each listener and holds it, so that all shards bind the same one.
 fn reserve(config: &Config) -> Result<(Vec<SocketAddr>, Vec<TcpListener>), StartError> {
@@ -306,23 +308,21 @@ fn reserve(config: &Config) -> Result<(Vec<SocketAddr>, Vec<TcpListener>), Start
 }
 
 /// Returns when nobody listens on `address`: another process, also one that is still dying, would be given part of our
-/// connections if it shared the port.
+/// connections if it shared the port. Asked by connecting: connections that an earlier server left behind are no listener,
+/// but would keep a socket that does not share its port from being bound for a minute.
 fn await_free(address: SocketAddr) -> io::Result<()> {
-    let probe = || {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1)
-    };
-    let until = clock::mono().plus(ADDRESS_WAIT);
-    loop {
-        match probe() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::mono() < until => {
-                thread::sleep(Duration::from_millis(20));
-            }
-            done => return done,
-        }
+    let mut asked = address;
+    if address.ip().is_unspecified() {
+        asked.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
+    let until = clock::mono().plus(ADDRESS_WAIT);
+    while TcpStream::connect_timeout(&asked, CONNECT_WAIT).is_ok() {
+        if clock::mono() >= until {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 pub(crate) fn listen_advice(error: &io::Error) -> String {

@@ -108,3 +108,20 @@ fn mail_of_a_lease_that_is_taken_away_goes_by_another() {
     world.drained();
     assert_eq!(world.sinks[1].recipients(), 10, "each once, though some moved to another shard");
 }
+
+/// Connections that a killed server leaves behind linger for a minute; its successor must not wait for them.
+#[test]
+fn a_killed_server_starts_again_at_once_on_the_same_port() {
+    let mut world = world();
+    let listener = world.listener(0);
+    world.stop();
+    world.configure(&[("[[listener]]", &format!("address = \"{listener}\""))]);
+    world.start();
+    for _ in 0..3 {
+        let mut clients: Vec<_> = (0..5).map(|_| world.connect()).collect();
+        clients.iter_mut().for_each(|client| assert!(client.ask("EHLO client.test").starts_with("250")));
+        world.kill();
+        world.start();
+    }
+    assert_eq!(world.listener(0), listener);
+}
