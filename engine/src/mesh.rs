@@ -151,6 +151,7 @@ fn gone() -> Full {
 
 /// Serves what the other shards ask of this one.
 pub(crate) async fn serve(shard: Rc<Shard>, mut requests: mpsc::Receiver<Request>) {
+    shard.is_loaded().await;
     while let Some(request) = requests.recv().await {
         match request {
             Request::Chunk { content, answer } => {

@@ -28,8 +28,12 @@ use std::{
     net::IpAddr,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::mpsc;
+
+/// How often the first snapshot is looked for at a start.
+const LOADED_POLL: Duration = Duration::from_millis(5);
 
 /// See the module.
 pub(crate) struct Shard {
@@ -142,6 +146,14 @@ impl Shard {
             work: Signal::default(),
             chores: Signal::default(),
             room: Signal::default(),
+        }
+    }
+
+    /// Returns once what the spool held at the start is in the queue. Nothing new may be taken before: the queue would get it
+    /// twice, from here and from the reading of the spool.
+    pub(crate) async fn is_loaded(&self) {
+        while !self.loaded.get() && !self.stopping.get() {
+            glommio::timer::sleep(LOADED_POLL).await;
         }
     }
 

@@ -75,6 +75,7 @@ impl Listener {
 
     /// Takes connections until the shard stops.
     pub(crate) async fn run(self: Rc<Self>, shard: Rc<Shard>) {
+        shard.is_loaded().await;
         while !shard.stopping.get() {
             let stop = async {
                 shard.ending.wait().await;
