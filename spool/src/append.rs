@@ -1,4 +1,4 @@
-//! Taking a message in: reserve → fill → seal. One copy, from the caller's buffers to the map.
+//! Taking a message in: reserve → fill → seal. One copy, from the caller's buffers to the group that is written next.
 
 use crate::{
     Spool,
@@ -108,11 +108,7 @@ impl<'a> MessageRecord<'a> {
     }
 
     pub(crate) fn recipient_states(&self) -> impl Iterator<Item = RecipientState> + 'a {
-        self.states.chunks_exact(STATE).map(|bytes| RecipientState {
-            settled: bytes[0] != 0,
-            attempts: record::u16_at(bytes, 1),
-            next_try_ms: record::u64_at(bytes, 3),
-        })
+        self.states.chunks_exact(STATE).map(RecipientState::read)
     }
 }
 
@@ -143,15 +139,20 @@ impl MessageHead<'_> {
         out.extend_from_slice(&(self.meta_len as u32).to_le_bytes());
         out.extend_from_slice(&(self.content_len as u32).to_le_bytes());
         out.extend_from_slice(self.id);
-        for state in self.states.unwrap_or_default() {
-            out.push(u8::from(state.settled));
-            out.extend_from_slice(&state.attempts.to_le_bytes());
-            out.extend_from_slice(&state.next_try_ms.to_le_bytes());
-        }
+        write_states(self.states.unwrap_or_default(), out);
         for chunk in self.chunks {
             chunk.place.write(out);
             out.extend_from_slice(&chunk.length.to_le_bytes());
         }
+    }
+}
+
+/// [`STATE`] bytes for each.
+pub(crate) fn write_states(states: &[RecipientState], out: &mut Vec<u8>) {
+    for state in states {
+        out.push(u8::from(state.settled));
+        out.extend_from_slice(&state.attempts.to_le_bytes());
+        out.extend_from_slice(&state.next_try_ms.to_le_bytes());
     }
 }
 
@@ -226,12 +227,18 @@ impl<D: Disk> Spool<D> {
         if self.is_over_mail_share() {
             return Err(Full::NoSpace(self.over_mail_share()));
         }
-        let kept = record::size(length) + record::size(0) + self.limits.reserve;
+        let kept = record::size(length) + record::size(0) + self.kept_from_mail();
         if self.segments.room() >= kept && self.segments.make_room(length, self.commit.durable) {
             return Ok(());
         }
         let reason = self.chores.why_full().unwrap_or_else(|| "a new segment is being made".into());
         Err(Full::NoSpace(reason))
+    }
+
+    /// Room that mail never takes: a segment for compaction, and the reserve for outcomes. The disk may be full before
+    /// `max_bytes` is reached, and then nothing can be made to deliver the way out with.
+    fn kept_from_mail(&self) -> usize {
+        self.segments.capacity() + self.limits.reserve
     }
 
     /// Why there will be no room soon, if so. While [`Full::NoSpace`] is answered and this is none, a segment is being made:
@@ -256,7 +263,7 @@ impl<D: Disk> Spool<D> {
         if self.is_over_mail_share() {
             return Some(self.over_mail_share());
         }
-        if self.segments.room() > self.limits.reserve + record::HEADER {
+        if self.segments.room() > self.kept_from_mail() + record::HEADER {
             return None;
         }
         Some(self.chores.why_full().unwrap_or_else(|| "a new segment is being made".into()))

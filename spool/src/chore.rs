@@ -3,7 +3,7 @@
 use crate::{
     Spool,
     disk::{Disk, Prepare},
-    segment::{Head, Spare},
+    segment::{Head, Segment, Spare},
 };
 use std::io;
 
@@ -72,7 +72,7 @@ impl<D: Disk> Spool<D> {
             Aim::Spare { generation, stamp, retired } => {
                 self.segments.in_work = self.segments.in_work.saturating_sub(usize::from(retired.is_none()));
                 let region = match (&result, retired) {
-                    (Ok(()), Some(old)) => self.segments.used.remove(&old).map(|segment| segment.region),
+                    (Ok(()), Some(old)) => self.segments.used.remove(&old).map(Segment::into_region),
                     (Ok(()), None) => match self.disk.map(done.file, self.limits.segment_size) {
                         Ok(region) => Some(region),
                         Err(error) => {

@@ -81,9 +81,16 @@ impl<D: Disk> Spool<D> {
         self.commit.failed.as_ref()
     }
 
-    /// The sync of all that was appended so far; none if that is nothing, one is in flight, or the spool has failed.
+    /// Writes what was appended so far, and gives the sync of it; none if that is nothing, one is in flight, or the spool has
+    /// failed, which the writing may find out.
     pub fn start_sync(&mut self) -> Option<SyncJob> {
         if !self.wants_sync() {
+            return None;
+        }
+        self.segments.write_out();
+        if let Some(error) = self.segments.broken() {
+            self.commit.failed = Some(Failed { reason: format!("write: {error}") });
+            self.disk.suspect();
             return None;
         }
         let dirty = std::mem::take(&mut self.segments.dirty);

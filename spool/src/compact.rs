@@ -5,13 +5,14 @@ use crate::{
     append::{ChunkRef, MessageHead, MessageRecord, member},
     disk::Disk,
     record::{self, Kind},
+    view::ReadChunk as _,
 };
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// Reused list of chunks.
     pub(crate) chunks: Vec<ChunkRef>,
-    buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
 }
 
 impl<D: Disk> Spool<D> {
@@ -22,12 +23,22 @@ impl<D: Disk> Spool<D> {
         if let Some(generation) = self.segments.used.iter().find(|(_, s)| only_notes(s)).map(|(g, _)| *g) {
             self.carry_notes(generation);
         }
+        if self.take_census(out, durable, self.is_tight()) {
+            return true;
+        }
         let Some(victim) = self.victim(out, durable) else { return false };
         let mut moved = 0;
         while moved < budget {
             let Some(segment) = self.segments.used.get_mut(&victim) else { return false };
             let Some(key) = segment.members.pop() else { return false };
             match self.relocate(key, victim) {
+                Some(0) => {
+                    if self.lives_in(key, victim)
+                        && let Some(segment) = self.segments.used.get_mut(&victim)
+                    {
+                        segment.unmovable.push(key);
+                    }
+                }
                 Some(bytes) => moved += bytes,
                 None => {
                     if let Some(segment) = self.segments.used.get_mut(&victim) {
@@ -40,20 +51,22 @@ impl<D: Disk> Spool<D> {
         true
     }
 
-    /// The segment to empty next: the root of a chain that holds up many dead ones, one that is nearly dead, or, when room is
-    /// short, whichever gives most for least. Only one that can be emptied wholly: half of it moved would free nothing.
+    /// The segment to empty next: the root of a chain that holds up many dead ones though a census could not help, one that
+    /// is nearly dead, or, when room is short, whichever gives most for least. Only one that can be emptied wholly: half of it moved would free nothing.
     fn victim(&self, out: u64, durable: u64) -> Option<u64> {
         let tight = self.is_tight();
         let room = self.segments.room() as u64;
         let size = self.limits.segment_size as u64;
+        // While its events are not out, a segment stays, emptied or not: to empty it would only take room, which deliveries
+        // need when the event log has none to write to.
         let candidates = || {
-            let sealed = self.segments.used.iter();
-            sealed.filter(|(_, s)| s.sealed && !s.retiring && s.live > 0 && !s.members.is_empty())
+            let sealed = self.segments.used.iter().filter(|(_, s)| s.sealed && !s.retiring && s.is_told(out));
+            sealed.filter(|(_, s)| s.live > 0 && !s.members.is_empty())
         };
         // A bound segment may itself hold up others; the root of each chain has live messages.
         let bound = || self.segments.used.values().filter(|s| s.is_empty(out, durable) && self.segments.is_bound(s));
         let held = bound().count() as u64 * size;
-        if held > 0 && (tight || held > self.segments.live_bytes() / 2 + 4 * size) {
+        if held > 0 && (tight || held > self.segments.live_bytes() / 2 + 8 * size) {
             let roots = bound().flat_map(|s| s.ends.iter().copied());
             let oldest = roots.filter(|generation| self.segments.used.contains_key(generation)).min();
             let root = candidates().find(|(generation, s)| Some(**generation) == oldest && s.live_bytes < room);
@@ -78,6 +91,11 @@ impl<D: Disk> Spool<D> {
         self.segments.spares.len() <= 1 && (full || self.chores.why_full().is_some())
     }
 
+    /// Is its record in this segment?
+    pub(crate) fn lives_in(&self, key: MessageKey, generation: u64) -> bool {
+        self.index.get(key).is_some_and(|entry| entry.place.generation == generation)
+    }
+
     /// Copies one message out of `victim`. Bytes moved (0 if it was gone already), or none if there is no room.
     fn relocate(&mut self, key: MessageKey, victim: u64) -> Option<usize> {
         let Some(entry) = self.index.get(key) else { return Some(0) };
@@ -87,6 +105,10 @@ impl<D: Disk> Spool<D> {
         let Some(message) = MessageRecord::parse(payload) else { return Some(0) };
         let mut chunks: Vec<_> = message.chunk_refs().collect();
         if old.generation != victim && chunks.iter().all(|chunk| chunk.place.generation != victim) {
+            return Some(0);
+        }
+        // One that is damaged stays where it is until it has been bounced.
+        if chunks.iter().any(|chunk| self.segments.chunk(*chunk).len() != chunk.len()) {
             return Some(0);
         }
         let states = entry.states.as_slice();

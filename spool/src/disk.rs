@@ -4,17 +4,24 @@
 use crate::{error::OpenError, map::Mapped, segment::FOOT};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 /// Bytes of a segment, as the processor sees them.
 pub trait Region {
-    /// To read.
+    /// To read, also what was just written.
     fn bytes(&self) -> &[u8];
-    /// To write; durable only after a sync of the segment.
-    fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// Writes `bytes` at `offset`; durable only after a sync of the segment. May block as a write to a file may.
+    ///
+    /// # Errors
+    /// As the medium says; then nothing is certain of the bytes there.
+    fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()>;
+
+    /// Nothing more will be written until the segment is used again.
+    fn sealed(&mut self) {}
 }
 
 /// Work that may block, for any thread.
@@ -51,6 +58,14 @@ pub trait Disk {
     /// A number that nobody can foresee.
     fn nonce(&mut self) -> u64;
 
+    /// Reads all of the segment, before it is mapped at start. Blocking.
+    ///
+    /// # Errors
+    /// The medium does not give some of it.
+    fn readable(&self, _segment: u32) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Maps an existing, fully allocated segment.
     ///
     /// # Errors
@@ -61,7 +76,7 @@ pub trait Disk {
     /// its first bytes, and again as the first of its last sector.
     fn prepare(&self, segment: u32, size: usize, head: Vec<u8>) -> Prepare;
 
-    /// Makes durable what was written to the mapped segment. Blocking; only at start.
+    /// Makes durable what was written to the segment. Blocking; only at start.
     ///
     /// # Errors
     /// As the medium says.
@@ -72,6 +87,22 @@ pub trait Disk {
 
     /// The file to `fdatasync`, where there is one.
     fn path(&self, segment: u32) -> PathBuf;
+}
+
+/// Name of the file that is there while the page cache may not be what the medium holds.
+pub(crate) const SUSPICION: &str = "sync-failed";
+
+fn suspect(directory: &Path) {
+    // On a medium that takes not even this, the mount has to go, and with it the cache.
+    let _ = File::create(directory.join(SUSPICION)).and_then(|file| file.sync_all());
+}
+
+/// Drops pages that were thought written, so that they are read from the medium itself.
+pub(crate) fn read_anew(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    file.sync_data()?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
 }
 
 /// A directory of segment files, locked against a second process.
@@ -87,27 +118,15 @@ impl RealDisk {
     /// # Errors
     /// [`OpenError::Locked`] if another process has it.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let io_error = |what| {
-            let path = directory.to_path_buf();
-            move |source| OpenError::Io { path, what, source }
-        };
-        fs::create_dir_all(directory).map_err(io_error("make the directory"))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(directory.join("lock"))
-            .map_err(io_error("open the lock file"))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { directory: directory.to_path_buf(), nonces: 0, _lock: lock }),
-            Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(directory.to_path_buf())),
-            Err(fs::TryLockError::Error(source)) => Err(io_error("lock it")(source)),
-        }
+        fs::create_dir_all(directory).map_err(|source| io_error(directory, "make the directory", source))?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join("lock"));
+        let lock = lock.map_err(|source| io_error(directory, "open the lock file", source))?;
+        Ok(Self { directory: directory.to_path_buf(), nonces: 0, _lock: locked(lock, directory)? })
     }
 
     /// There while what the kernel has cached may not be what the medium holds.
     fn suspicion(&self) -> PathBuf {
-        self.directory.join("sync-failed")
+        self.directory.join(SUSPICION)
     }
 
     /// The directory.
@@ -128,10 +147,7 @@ impl Disk for RealDisk {
             if path.extension().is_some_and(|e| e == "new") {
                 fs::remove_file(&path)?;
             }
-            let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
-            if let (Some(number), true) = (number, path.extension().is_some_and(|e| e == "seg")) {
-                found.push(number);
-            }
+            found.extend(number(&path));
         }
         Ok(found)
     }
@@ -140,11 +156,7 @@ impl Disk for RealDisk {
         if !self.suspicion().exists() {
             return Ok(());
         }
-        let file = File::open(self.path(segment))?;
-        file.sync_data()?;
-        // Pages that were thought written are dropped, so that they are read from the medium itself.
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-        Ok(())
+        read_anew(&self.path(segment))
     }
 
     fn refreshed(&self) -> io::Result<()> {
@@ -155,8 +167,7 @@ impl Disk for RealDisk {
     }
 
     fn suspect(&self) {
-        // On a medium that takes not even this, the mount has to go, and with it the cache.
-        let _ = File::create(self.suspicion()).and_then(|file| file.sync_all());
+        suspect(&self.directory);
     }
 
     fn nonce(&mut self) -> u64 {
@@ -169,16 +180,28 @@ impl Disk for RealDisk {
         }
     }
 
+    fn readable(&self, segment: u32) -> io::Result<()> {
+        let mut file = File::open(self.path(segment))?;
+        let mut piece = vec![0; 256 << 10];
+        while file.read(&mut piece)? > 0 {}
+        Ok(())
+    }
+
     fn map(&mut self, segment: u32, size: usize) -> io::Result<Mapped> {
-        Mapped::new(&OpenOptions::new().read(true).write(true).open(self.path(segment))?, size)
+        Mapped::new(self.path(segment), size)
     }
 
     fn prepare(&self, segment: u32, size: usize, head: Vec<u8>) -> Prepare {
         let (path, directory) = (self.path(segment), self.directory.clone());
         Box::new(move || match OpenOptions::new().write(true).open(&path) {
             Ok(file) => {
-                write_head(&file, size, &head)?;
-                file.sync_data()
+                let done = write_head(&file, size, &head).and_then(|()| file.sync_data());
+                if done.is_err() {
+                    // The cache may show a head that the medium does not have: a start must not take it for a free segment,
+                    // whose records would then be synced without it.
+                    suspect(&directory);
+                }
+                done
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path, &directory, size, &head),
             Err(error) => Err(error),
@@ -201,8 +224,35 @@ impl Disk for RealDisk {
     }
 
     fn path(&self, segment: u32) -> PathBuf {
-        self.directory.join(format!("{segment:08}.seg"))
+        self.directory.join(file_name(segment))
     }
+}
+
+/// The lock file of `directory`, locked until it is dropped.
+///
+/// # Errors
+/// [`OpenError::Locked`] if another process has it.
+pub(crate) fn locked(lock: File, directory: &Path) -> Result<File, OpenError> {
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(directory.to_path_buf())),
+        Err(fs::TryLockError::Error(source)) => Err(io_error(directory, "lock it", source)),
+    }
+}
+
+pub(crate) fn io_error(path: &Path, what: &'static str, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_path_buf(), what, source }
+}
+
+/// Name of a segment file.
+pub(crate) fn file_name(segment: u32) -> String {
+    format!("{segment:08}.seg")
+}
+
+/// Number of the segment that a file of this path is, if it is one.
+pub(crate) fn number(path: &Path) -> Option<u32> {
+    let stem = path.extension().filter(|ending| *ending == "seg").and_then(|_| path.file_stem());
+    stem?.to_str()?.parse().ok()
 }
 
 /// Both copies. They are sectors of their own: a power cut leaves each old or new.

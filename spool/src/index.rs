@@ -1,6 +1,6 @@
 //! Where each unsettled message lies: at most 72 bytes of heap a message of one recipient.
 
-use crate::record::Place;
+use crate::record::{self, Place};
 
 /// Names one unsettled message. Never means another one, even when its slot is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +18,13 @@ pub struct RecipientState {
     pub attempts: u16,
     /// When the last defer record wanted the next one, milliseconds since the epoch; 0: at once.
     pub next_try_ms: u64,
+}
+
+impl RecipientState {
+    /// From the [`STATE`](crate::append::STATE) bytes that [`write_states`](crate::append::write_states) made of it.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        Self { settled: bytes[0] != 0, attempts: record::u16_at(bytes, 1), next_try_ms: record::u64_at(bytes, 3) }
+    }
 }
 
 /// States of the recipients of one message.

@@ -5,22 +5,26 @@
 //! the caller to run where it may block.
 //!
 //! It must never: lose a message for which a [`Durable`] was given out, bring one back whose outcome is durable,
-//! invent one, or touch a page that has no disk block behind it. `FORMAT.md` draws the bytes and argues each crash.
+//! invent one, or read a page that has no disk block behind it. `FORMAT.md` draws the bytes and argues each crash.
 #![deny(unsafe_code)]
 
 mod append;
+mod census;
 mod chore;
 mod commit;
 mod compact;
+mod damage;
 mod disk;
 mod error;
 mod index;
+pub mod inspect;
 mod limits;
 mod map;
 mod note;
 mod outbox;
 mod record;
 mod recover;
+pub mod repair;
 mod scan;
 mod segment;
 mod settle;
@@ -31,6 +35,7 @@ mod view;
 pub use append::{Appended, ChunkRef, NewMessage};
 pub use chore::{Chore, ChoreDone};
 pub use commit::{Durable, Position, SyncJob};
+pub use damage::{Damage, Harm, LostKind, LostRecord};
 pub use disk::{Disk, Prepare, RealDisk, Region};
 pub use error::{Failed, Full, OpenError};
 pub use index::{MessageKey, RecipientState};
@@ -91,6 +96,12 @@ impl<D: Disk> Spool<D> {
             full: self.full_reason(),
             failed: self.commit.failed.as_ref().map(ToString::to_string),
         }
+    }
+
+    /// Recipients not settled.
+    #[must_use]
+    pub fn recipients(&self) -> u64 {
+        self.index.recipients()
     }
 
     /// Messages not wholly settled.

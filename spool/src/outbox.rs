@@ -52,6 +52,20 @@ pub struct OutboxRecord<'a> {
 }
 
 impl<'a> OutboxRecord<'a> {
+    /// A record that is in no spool, about the first recipient of a message: to try out what is made of records.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_first_recipient(
+        kind: OutboxKind,
+        id: &'a [u8],
+        accepted_ms: u64,
+        meta: &'a [u8],
+        content_len: u64,
+        detail: &'a [u8],
+    ) -> Self {
+        Self { cursor: Cursor(0), kind, id, accepted_ms, meta, content_len, detail, numbers: &[0, 0] }
+    }
+
     /// Numbers of the recipients concerned; none for `Accepted`, which concerns all.
     pub fn recipients(&self) -> impl Iterator<Item = u16> + 'a {
         self.numbers.chunks_exact(2).map(|bytes| record::u16_at(bytes, 0))
@@ -167,7 +181,8 @@ impl<D: Disk> Spool<D> {
             Kind::Defer => OutboxKind::Deferred { attempts: outcome.attempts, next_try_ms: outcome.next_try_ms },
             _ => OutboxKind::Attempt,
         };
-        let message = MessageRecord::parse(self.segments.read(outcome.message)?.1)?;
+        let (header, payload) = self.segments.read(outcome.message)?;
+        let message = MessageRecord::parse(payload).filter(|_| header.kind == Kind::Message)?;
         Some(OutboxRecord {
             cursor,
             kind: what,

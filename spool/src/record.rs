@@ -31,6 +31,10 @@ pub(crate) enum Kind {
     Note = 6,
     /// The segment ends here.
     Seal = 7,
+    /// What stood here was damaged, and a repair has named it: sequences up to that in the payload are gone.
+    Lost = 8,
+    /// Which messages of a segment live, and how far each is.
+    Census = 9,
 }
 
 impl Kind {
@@ -43,6 +47,8 @@ impl Kind {
             5 => Self::Attempt,
             6 => Self::Note,
             7 => Self::Seal,
+            8 => Self::Lost,
+            9 => Self::Census,
             _ => return None,
         })
     }
@@ -112,6 +118,19 @@ pub(crate) fn parse_trusted(at: &[u8]) -> Option<(Header, &[u8])> {
         length,
     };
     Some((header, payload))
+}
+
+/// The kind that a header names, whether or not it can be believed.
+pub(crate) fn kind_at(at: &[u8]) -> Option<Kind> {
+    Kind::from_u32(u32_at(at, 36))
+}
+
+/// Last sequence that a record accounts for: its own, unless it stands for others that were lost.
+pub(crate) fn last_sequence(header: &Header, payload: &[u8]) -> u64 {
+    match (header.kind, payload.first_chunk()) {
+        (Kind::Lost, Some(last)) => u64::from_le_bytes(*last).max(header.sequence),
+        _ => header.sequence,
+    }
 }
 
 /// Could a record with this stamp begin here? Cheap, for scans.

@@ -5,7 +5,9 @@
 use crate::{
     Limits, Spool,
     append::{ChunkRef, MessageRecord, member},
+    census::Censuses,
     chore, commit, compact,
+    damage::{Damage, Harm},
     disk::{Disk, Region},
     error::OpenError,
     index::{Entry, Index, States},
@@ -15,6 +17,7 @@ use crate::{
     scan::{self, Found, Scanned},
     segment::{FOOT, Head, Segment, Segments, Spare},
     settle::OutcomeRecord,
+    view::ReadChunk as _,
 };
 use rustc_hash::FxHashMap;
 use std::io;
@@ -28,8 +31,10 @@ pub struct Recovery {
     pub records: u64,
     /// Records thrown away because they were never durable: nobody was told of them.
     pub torn: u64,
-    /// Damage, a line each: what cannot be read any more, and where. Empty on a sound disk.
-    pub lost: Vec<String>,
+    /// What cannot be read any more, and where. Empty on a sound disk.
+    pub lost: Vec<Damage>,
+    /// Segments of which a torn tail was cut off.
+    pub cut: Vec<u32>,
 }
 
 /// A file that holds no record that counts.
@@ -85,15 +90,18 @@ impl<D: Disk> Spool<D> {
             let torn = segment.records.len() > *kept;
             segment.records.truncate(*kept);
             let Scanned { file, head, agree, region, records } = segment;
+            if torn {
+                recovery.cut.push(file);
+            }
             let Some(end) = records.last() else {
                 unused.push(Unused { file, head, region, stale: torn || !agree });
                 continue;
             };
-            last = last.max(end.header.sequence);
+            last = last.max(end.last);
             let sealed = end.header.kind == Kind::Seal;
             let tail = end.offset as usize + record::size(end.header.length);
             let mut used = Segment::new(file, head.stamp, region, tail);
-            used.last = end.header.sequence;
+            used.last = end.last;
             used.damaged = scan::has_holes(&records);
             if sealed || newest != Some(position) {
                 used.sealed = true;
@@ -101,10 +109,14 @@ impl<D: Disk> Spool<D> {
                 self.segments.resume(head.generation);
                 let behind = tail..self.limits.segment_size - FOOT;
                 // What lies behind the tail must never be taken for a record of ours again.
-                if torn || scan::has_candidates(&used.region.bytes()[behind.clone()], head.stamp) {
-                    used.region.bytes_mut()[behind].fill(0);
-                    let what = "sync after cutting the torn tail";
-                    self.disk.sync(file, &used.region).map_err(|source| io_error(&self.disk, file, what, source))?;
+                let rest = scan::has_candidates(&used.region().bytes()[behind.clone()], head.stamp);
+                if rest && !torn {
+                    recovery.cut.push(file);
+                }
+                if torn || rest {
+                    let zeros = vec![0; behind.len()];
+                    let cut = used.region_mut().write(tail, &zeros).and_then(|()| self.disk.sync(file, used.region()));
+                    cut.map_err(|source| io_error(&self.disk, file, "cut the torn tail", source))?;
                 }
             }
             self.segments.used.insert(head.generation, used);
@@ -112,7 +124,7 @@ impl<D: Disk> Spool<D> {
         }
         self.segments.next_sequence = last + 1;
         self.commit = commit::State::recovered(last);
-        self.replay(replay);
+        self.replay(replay, recovery);
         for Unused { file, head, region, stale } in unused {
             let Head { generation, stamp, .. } = head;
             if stale || self.segments.used.last_key_value().is_some_and(|(newest, _)| generation < *newest) {
@@ -132,8 +144,8 @@ impl<D: Disk> Spool<D> {
         Ok(())
     }
 
-    fn replay(&mut self, records: Vec<(u64, Found)>) {
-        let mut building = Building::default();
+    fn replay(&mut self, records: Vec<(u64, Found)>, recovery: &mut Recovery) {
+        let mut building = Building { censuses: self.censuses(&records), ..Building::default() };
         for (generation, found) in records {
             let place = Place { generation, offset: found.offset };
             let Some((header, payload)) = self.segments.read(place) else { continue };
@@ -145,10 +157,16 @@ impl<D: Disk> Spool<D> {
                 }
                 Kind::Settle | Kind::Defer | Kind::Attempt => {
                     let Some(outcome) = OutcomeRecord::parse(payload) else { continue };
-                    building.outcome(header.kind, &outcome);
                     let of = outcome.message.generation;
+                    let counted = building.censuses.after(of, header.sequence).is_some();
+                    if !counted {
+                        building.outcome(header.kind, &outcome);
+                    }
                     self.segments.told(generation, header.sequence);
-                    self.segments.refer(generation, of, header.sequence);
+                    self.segments.tell_of(of, header.sequence);
+                    if !counted {
+                        self.segments.outlive(generation, of);
+                    }
                 }
                 Kind::Note => {
                     if let Some((name, value)) = note::parse(payload) {
@@ -156,8 +174,11 @@ impl<D: Disk> Spool<D> {
                         self.put(&name, &value, generation, header.sequence);
                     }
                 }
-                Kind::Chunk | Kind::Seal => {}
+                Kind::Chunk | Kind::Seal | Kind::Lost | Kind::Census => {}
             }
+        }
+        for (subject, census) in building.censuses.iter() {
+            self.segments.outlive(census.by, subject);
         }
         for (newer, older) in &building.moves {
             self.segments.outlive(*newer, *older);
@@ -172,6 +193,9 @@ impl<D: Disk> Spool<D> {
             let bytes = record::size(header.length);
             if let Some(message) = MessageRecord::parse(payload) {
                 chunks.extend(message.chunk_refs());
+                if chunks.iter().any(|chunk| self.segments.chunk(*chunk).len() != chunk.len()) {
+                    recovery.lost.push(self.maimed(place, bytes, message.id));
+                }
             }
             self.segments.pin(place.generation, bytes);
             for chunk in &chunks {
@@ -183,6 +207,25 @@ impl<D: Disk> Spool<D> {
         let acknowledged =
             self.noted(note::OUTBOX).and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
         self.outbox = outbox::State::recovered(acknowledged);
+    }
+
+    fn censuses(&self, records: &[(u64, Found)]) -> Censuses {
+        let mut censuses = Censuses::default();
+        for (generation, found) in records.iter().filter(|(_, found)| found.header.kind == Kind::Census) {
+            let place = Place { generation: *generation, offset: found.offset };
+            if let Some((header, payload)) = self.segments.read(place) {
+                censuses.take(*generation, header.sequence, payload);
+            }
+        }
+        censuses
+    }
+
+    /// Names a message that is not whole any more.
+    fn maimed(&self, place: Place, bytes: usize, id: &[u8]) -> Damage {
+        let segment = self.segments.used.get(&place.generation).map_or(0, |segment| segment.file);
+        let start = u64::from(place.offset);
+        let what = Harm::Message { id: id.to_vec() };
+        Damage { segment, bytes: start..start + bytes as u64, what, lost: Vec::new() }
     }
 
     /// Gives a file a new generation and stamp before anything else is written, so that nothing in it can come back.
@@ -213,6 +256,7 @@ struct Building {
     entries: FxHashMap<u64, Entry>,
     /// Copies and what they replaced: newer generation, older generation.
     moves: Vec<(u64, u64)>,
+    censuses: Censuses,
 }
 
 impl Building {
@@ -222,6 +266,18 @@ impl Building {
         let mut states = States::new(message.recipients);
         for (state, was) in states.as_mut_slice().iter_mut().zip(message.recipient_states()) {
             *state = was;
+        }
+        if let Some(census) = self.censuses.after(place.generation, sequence) {
+            let Some(counted) = census.states(identity) else {
+                // It had ended, or was moved on; what it was a copy of counts for nothing either way.
+                let replaced = self.entries.remove(&identity).map(|old| old.place.generation);
+                self.moves.extend(replaced.filter(|old| *old != place.generation).map(|old| (place.generation, old)));
+                return;
+            };
+            // Both speak of the same message unless a checksum has missed something.
+            if counted.as_slice().len() == states.as_slice().len() {
+                states = counted;
+            }
         }
         let open = states.as_slice().iter().filter(|state| !state.settled).count() as u16;
         if let Some(old) = self.entries.insert(identity, Entry { identity, place, open, states })

@@ -6,6 +6,7 @@
 
 use crate::{
     Limits,
+    damage::{self, Damage, Harm},
     disk::{Disk, Region},
     error::OpenError,
     record::{self, Header, Kind},
@@ -18,6 +19,14 @@ use std::io;
 pub(crate) struct Found {
     pub(crate) header: Header,
     pub(crate) offset: u32,
+    /// Last sequence that it accounts for.
+    pub(crate) last: u64,
+}
+
+impl Found {
+    fn end(&self) -> usize {
+        self.offset as usize + record::size(self.header.length)
+    }
 }
 
 /// A segment as it was found.
@@ -45,11 +54,14 @@ pub(crate) fn all<D: Disk>(
     disk.refreshed().map_err(|source| io_error(disk, 0, "note that all was read again in", source))?;
     for file in files {
         segments.next_file = segments.next_file.max(file + 1);
+        // A map gives SIGBUS for a block that the medium cannot read; this gives an error.
+        let what = "read all of it (`mailrail spool repair` keeps what can be read) in";
+        disk.readable(file).map_err(|source| io_error(disk, file, what, source))?;
         let region = map(disk, file, limits)?;
         let Some((head, agree)) = Head::read_both(region.bytes()) else {
             // Left as it is: it may hold mail that somebody can still read by hand.
-            let path = disk.path(file);
-            recovery.lost.push(format!("{}: both copies of its head are unreadable; set aside", path.display()));
+            let bytes = 0..region.bytes().len() as u64;
+            recovery.lost.push(Damage { segment: file, bytes, what: Harm::Headless, lost: Vec::new() });
             continue;
         };
         if head.size != limits.segment_size as u64 {
@@ -69,7 +81,10 @@ fn map<D: Disk>(disk: &mut D, file: u32, limits: &Limits) -> Result<D::Region, O
     match disk.map(file, limits.segment_size) {
         Ok(region) => Ok(region),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            let reason = format!("{error}; keep segment_size as it was when the spool was made");
+            let reason = format!(
+                "{error}; keep segment_size as it was when the spool was made, or, if the file was cut off, run \
+                 `mailrail spool repair`"
+            );
             Err(OpenError::Foreign { path: disk.path(file), reason })
         }
         Err(source) => Err(io_error(disk, file, "map", source)),
@@ -77,13 +92,14 @@ fn map<D: Disk>(disk: &mut D, file: u32, limits: &Limits) -> Result<D::Region, O
 }
 
 /// All sound records with this stamp, in order of place.
-fn records(bytes: &[u8], stamp: u64) -> Vec<Found> {
+pub(crate) fn records(bytes: &[u8], stamp: u64) -> Vec<Found> {
     let mut found = Vec::new();
     let (mut offset, end) = (HEAD, bytes.len() - FOOT);
     while offset + record::HEADER <= end {
         match record::parse(&bytes[offset..end], stamp) {
-            Some((header, _)) => {
-                found.push(Found { header, offset: offset as u32 });
+            Some((header, payload)) => {
+                let last = record::last_sequence(&header, payload);
+                found.push(Found { header, offset: offset as u32, last });
                 if header.kind == Kind::Seal {
                     break;
                 }
@@ -100,7 +116,7 @@ pub(crate) fn has_holes(records: &[Found]) -> bool {
     let mut expected = HEAD;
     records.iter().any(|found| {
         let hole = found.offset as usize != expected;
-        expected = found.offset as usize + record::size(found.header.length);
+        expected = found.end();
         hole
     })
 }
@@ -111,15 +127,15 @@ pub(crate) fn has_candidates(bytes: &[u8], stamp: u64) -> bool {
 }
 
 /// How many records of each segment count. Names damage.
-pub(crate) fn choose<R>(scanned: &[Scanned<R>], recovery: &mut Recovery) -> Vec<usize> {
+pub(crate) fn choose<R: Region>(scanned: &[Scanned<R>], recovery: &mut Recovery) -> Vec<usize> {
     let watermark = watermark(scanned);
     let mut kept = vec![0; scanned.len()];
-    let mut last: Option<(u64, bool)> = None;
+    let mut last: Option<Last> = None;
     for (position, segment) in scanned.iter().enumerate() {
-        let mut end = HEAD as u32;
+        let mut end = HEAD;
         for (number, found) in segment.records.iter().enumerate() {
             let sequence = found.header.sequence;
-            let (previous, sealed) = last.unwrap_or((0, true));
+            let previous = last.as_ref().map_or(0, |last| last.sequence);
             if last.is_some() && sequence <= previous {
                 return kept;
             }
@@ -127,20 +143,49 @@ pub(crate) fn choose<R>(scanned: &[Scanned<R>], recovery: &mut Recovery) -> Vec<
             if sequence != previous + 1 && sequence - 1 > watermark {
                 return kept;
             }
-            if sequence != previous + 1 && (number > 0 || !sealed) {
-                let missing = format!("records {} to {} are unreadable", previous + 1, sequence - 1);
-                recovery.lost.push(format!("segment {:08}: {missing}, at byte {end}", segment.file));
+            if sequence != previous + 1 {
+                let missing = (last.is_some() || number > 0).then_some((previous + 1, sequence - 1));
+                let from = last.as_ref().map_or(0, |last| last.position);
+                // Records were taken from the spares in order: one without a record is older than those that have some.
+                let whole = (from..position).filter(|n| scanned[*n].records.is_empty());
+                recovery.lost.extend(whole.map(|n| hole(&scanned[n], HEAD, None, None)));
+                if let Some(last) = last.as_ref().filter(|last| number == 0 && !last.sealed) {
+                    recovery.lost.push(hole(&scanned[last.position], last.end, None, missing));
+                }
+                if found.offset as usize != end {
+                    recovery.lost.push(hole(segment, end, Some(found.offset as usize), missing));
+                }
             }
-            if number == 0 && found.offset as usize != HEAD {
-                let place = format!("bytes {HEAD} to {} are unreadable", found.offset);
-                recovery.lost.push(format!("segment {:08}: {place}", segment.file));
-            }
-            last = Some((sequence, found.header.kind == Kind::Seal));
-            end = found.offset + record::size(found.header.length) as u32;
+            end = found.end();
+            last = Some(Last { sequence: found.last, sealed: found.header.kind == Kind::Seal, position, end });
             kept[position] = number + 1;
         }
     }
+    recovery.lost.extend(lost_end(scanned, last.as_ref(), watermark));
     kept
+}
+
+/// Records at the end that were durable, as another segment says, and are gone. Behind a seal nothing can be told: a segment
+/// that a crash had left sealed may have been retired as the last of all.
+fn lost_end<R: Region>(scanned: &[Scanned<R>], last: Option<&Last>, watermark: u64) -> Option<Damage> {
+    let last = last.filter(|last| !last.sealed && last.sequence < watermark)?;
+    Some(hole(&scanned[last.position], last.end, None, Some((last.sequence + 1, watermark))))
+}
+
+/// The last record that counts so far.
+struct Last {
+    sequence: u64,
+    sealed: bool,
+    position: usize,
+    end: usize,
+}
+
+/// Names what is lost from `start` up to `end`, or up to the foot.
+fn hole<R: Region>(segment: &Scanned<R>, start: usize, end: Option<usize>, missing: Option<(u64, u64)>) -> Damage {
+    let bytes = segment.region.bytes();
+    let end = end.unwrap_or(bytes.len() - FOOT);
+    let lost = damage::salvage(&bytes[start..end], start, segment.head.stamp);
+    Damage { segment: segment.file, bytes: start as u64..end as u64, what: Harm::Records(missing), lost }
 }
 
 /// Everything up to here was durable, as some record or head says.

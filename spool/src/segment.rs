@@ -10,12 +10,17 @@ use crate::{
     record::{self, Header, Kind, Place},
 };
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+};
 
 /// Bytes of the first page; records begin behind it.
 pub(crate) const HEAD: usize = 4096;
 /// Bytes at the end that hold the second copy of the head; records end before it.
 pub(crate) const FOOT: usize = 512;
+/// Gathered records are written at the latest when there are so many bytes of them.
+const GATHER: usize = 256 << 10;
 const MAGIC: &[u8; 8] = b"MRSPOOL1";
 /// Bytes of a head that say something.
 const HEAD_USED: usize = 44;
@@ -46,7 +51,8 @@ impl Head {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    /// One copy, from its first byte on.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let used = bytes.get(..HEAD_USED)?;
         if &used[..8] != MAGIC || record::u32_at(used, 40) != crc32c::crc32c(&used[..40]) {
             return None;
@@ -59,10 +65,14 @@ impl Head {
         })
     }
 
+    /// The copy in front, and the one at the end.
+    pub(crate) fn copies(bytes: &[u8]) -> (Option<Self>, Option<Self>) {
+        (Self::read(bytes), bytes.len().checked_sub(FOOT).and_then(|at| Self::read(&bytes[at..])))
+    }
+
     /// Reads both copies. The newer one counts: a power cut may have come between them. Also whether both say so.
     pub(crate) fn read_both(bytes: &[u8]) -> Option<(Self, bool)> {
-        let front = Self::read(bytes);
-        let back = bytes.len().checked_sub(FOOT).and_then(|at| Self::read(&bytes[at..]));
+        let (front, back) = Self::copies(bytes);
         let newest = front.into_iter().chain(back).max_by_key(|head| head.generation)?;
         Some((newest, front == back))
     }
@@ -80,7 +90,9 @@ pub(crate) struct Spare<R> {
 pub(crate) struct Segment<R> {
     pub(crate) file: u32,
     pub(crate) stamp: u64,
-    pub(crate) region: R,
+    region: R,
+    /// Records behind those that the region has: a group is gathered here, and written at once. Only the head has any.
+    gathered: Vec<u8>,
     /// End of the last record.
     pub(crate) tail: usize,
     pub(crate) sealed: bool,
@@ -100,6 +112,8 @@ pub(crate) struct Segment<R> {
     pub(crate) last: u64,
     /// Messages to look at when it is compacted; some may be gone or moved.
     pub(crate) members: Vec<MessageKey>,
+    /// Live messages that compaction could not move, and need not look at again.
+    pub(crate) unmovable: Vec<MessageKey>,
     /// Generations whose messages are ended by records in here: those must go first, or they would come back.
     pub(crate) ends: SmallVec<[u64; 4]>,
     /// Its end is being made durable.
@@ -126,6 +140,8 @@ pub(crate) struct Segments<R> {
     head: u64,
     /// Generations written to since the last sync began.
     pub(crate) dirty: SmallVec<[u64; 2]>,
+    /// A write has failed: what is on disk is uncertain from there on.
+    broken: Option<io::Error>,
     live_bytes: u64,
 }
 
@@ -142,6 +158,7 @@ impl<R: Region> Segments<R> {
             in_work: 0,
             head: 0,
             dirty: SmallVec::new(),
+            broken: None,
             live_bytes: 0,
         }
     }
@@ -204,16 +221,23 @@ impl<R: Region> Segments<R> {
         if self.spares.is_empty() || payload > self.largest() {
             return false;
         }
+        let mut gathered = Vec::new();
         if self.used.get(&self.head).is_some_and(|s| !s.sealed) {
             self.write(Kind::Seal, 0, watermark, |_| {});
+            self.write_out();
             if let Some(head) = self.used.get_mut(&self.head) {
+                // What could not be written stays where it is read from; else the buffer is used again.
+                if head.gathered.is_empty() {
+                    gathered = std::mem::take(&mut head.gathered);
+                }
                 head.sealed = true;
+                head.region.sealed();
                 head.members.shrink_to_fit();
             }
         }
         let Some(Spare { generation, stamp, file, region }) = self.spares.pop_front() else { return false };
         debug_assert!(generation > self.head);
-        self.used.insert(generation, Segment::new(file, stamp, region, HEAD));
+        self.used.insert(generation, Segment { gathered, ..Segment::new(file, stamp, region, HEAD) });
         self.head = generation;
         true
     }
@@ -232,7 +256,9 @@ impl<R: Region> Segments<R> {
         let Some(head) = self.used.get_mut(&generation) else {
             unreachable!("a record is written only after make_room gave it a head segment");
         };
-        let at = &mut head.region.bytes_mut()[head.tail..];
+        let begin = head.gathered.len();
+        head.gathered.resize(begin + record::size(length), 0);
+        let at = &mut head.gathered[begin..];
         fill(&mut at[record::HEADER..record::HEADER + length]);
         record::seal(at, Header { kind, sequence, stamp: head.stamp, watermark, length });
         let place = Place { generation, offset: head.tail as u32 };
@@ -241,7 +267,27 @@ impl<R: Region> Segments<R> {
         if self.dirty.last() != Some(&generation) && !self.dirty.contains(&generation) {
             self.dirty.push(generation);
         }
+        if head.gathered.len() >= GATHER {
+            self.write_out();
+        }
         (place, sequence)
+    }
+
+    /// Writes what was gathered to the head segment.
+    pub(crate) fn write_out(&mut self) {
+        let Some(head) = self.used.get_mut(&self.head).filter(|head| !head.gathered.is_empty()) else { return };
+        // After a failure it is kept, to be read; nothing of it will ever count as durable.
+        if self.broken.is_none() {
+            match head.region.write(head.written(), &head.gathered) {
+                Ok(()) => head.gathered.clear(),
+                Err(error) => self.broken = Some(error),
+            }
+        }
+    }
+
+    /// Why writing has failed, if it has.
+    pub(crate) fn broken(&self) -> Option<&io::Error> {
+        self.broken.as_ref()
     }
 
     /// The record at `place`.
@@ -292,10 +338,15 @@ impl<R: Region> Segments<R> {
     /// The record `sequence` in `by` speaks of a message in `of`: `of` must stay until that is out, `by` must stay until
     /// `of` is gone.
     pub(crate) fn refer(&mut self, by: u64, of: u64, sequence: u64) {
+        self.tell_of(of, sequence);
+        self.outlive(by, of);
+    }
+
+    /// The record `sequence` speaks of a message in `of`, which must stay until that is out.
+    pub(crate) fn tell_of(&mut self, of: u64, sequence: u64) {
         if let Some(segment) = self.used.get_mut(&of) {
             segment.told_barrier = segment.told_barrier.max(sequence);
         }
-        self.outlive(by, of);
     }
 
     /// `by` must stay until `of` is gone: it ends, or replaces, messages that could be read back from there.
@@ -324,20 +375,46 @@ impl<R: Region> Segments<R> {
 impl<R: Region> Segment<R> {
     /// The record at `offset`. Where recovery found holes, a place may point into one: there each record is checked.
     pub(crate) fn record_at(&self, offset: usize) -> Option<(Header, &[u8])> {
-        let at = self.region.bytes().get(offset..self.tail)?;
+        let written = self.written();
+        let at = match offset.checked_sub(written) {
+            Some(offset) => self.gathered.get(offset..)?,
+            None => self.region.bytes().get(offset..written)?,
+        };
         if self.damaged { record::parse(at, self.stamp) } else { record::parse_trusted(at) }
     }
 }
 
 impl<R> Segment<R> {
+    /// End of what the region has.
+    fn written(&self) -> usize {
+        self.tail - self.gathered.len()
+    }
+
+    /// The bytes, to use for another segment.
+    pub(crate) fn into_region(self) -> R {
+        self.region
+    }
+
+    pub(crate) fn region(&self) -> &R {
+        &self.region
+    }
+
+    pub(crate) fn region_mut(&mut self) -> &mut R {
+        &mut self.region
+    }
+
+    /// The events of its records, and of those that speak of its messages, are out.
+    pub(crate) fn is_told(&self, out: u64) -> bool {
+        self.told_barrier <= out && self.last_told <= out
+    }
+
     /// Nothing in it is needed for itself.
     pub(crate) fn is_empty(&self, out: u64, durable: u64) -> bool {
         self.sealed
             && !self.retiring
             && self.live == 0
             && self.notes == 0
-            && self.told_barrier <= out
-            && self.last_told <= out
+            && self.is_told(out)
             && self.durable_barrier <= durable
             && self.last <= durable
     }
@@ -347,6 +424,7 @@ impl<R> Segment<R> {
             file,
             stamp,
             region,
+            gathered: Vec::new(),
             tail,
             sealed: false,
             live: 0,
@@ -357,6 +435,7 @@ impl<R> Segment<R> {
             last_told: 0,
             last: 0,
             members: Vec::new(),
+            unmovable: Vec::new(),
             ends: SmallVec::new(),
             retiring: false,
             damaged: false,

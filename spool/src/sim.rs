@@ -18,6 +18,9 @@ use std::{
 /// The unit that a medium writes whole, or not at all.
 const SECTOR: usize = 512;
 
+/// Writes fail by so much more rarely than syncs do.
+const WRITES_TO_A_SYNC: usize = 4;
+
 /// A sequence of numbers that follows from its seed (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
@@ -90,8 +93,15 @@ impl Region for SimRegion {
         &self.bytes
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+    fn write(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let failing = state.sync_fails_once_in > 0 && {
+            let once_in = WRITES_TO_A_SYNC * state.sync_fails_once_in;
+            state.dice.once_in(once_in)
+        };
+        let done = if failing { state.dice.below(bytes.len().max(1)) } else { bytes.len() };
+        self.bytes[offset..offset + done].copy_from_slice(&bytes[..done]);
+        if failing { Err(io::Error::other("a write failed, as it was told to")) } else { Ok(()) }
     }
 }
 
@@ -139,7 +149,7 @@ impl SimDisk {
         self.state().most_files = files;
     }
 
-    /// From now on a sync fails once in so many times; 0: never.
+    /// From now on a sync fails once in so many times, and a write more rarely; 0: never.
     pub fn set_sync_failures(&self, once_in: usize) {
         self.state().sync_fails_once_in = once_in;
     }
@@ -262,7 +272,9 @@ impl State {
         self.step()?;
         if !self.files.contains_key(&segment) {
             if self.files.len() >= self.most_files {
-                return Err(io::ErrorKind::StorageFull.into());
+                // A full disk, or a quota: the same has to come of both.
+                let quota = self.dice.once_in(2);
+                return Err(if quota { io::ErrorKind::QuotaExceeded } else { io::ErrorKind::StorageFull }.into());
             }
             // Made under another name: it is there whole or not at all.
             let mut bytes = vec![0; size];
@@ -364,7 +376,7 @@ impl Spool<SimDisk> {
             let Some(segment) = self.segments.used.values().find(|segment| segment.file == file) else {
                 return Err(io::ErrorKind::NotFound.into());
             };
-            self.disk.state().sync(file, Some(segment.region.bytes()))?;
+            self.disk.state().sync(file, Some(segment.region().bytes()))?;
         }
         Ok(())
     }
@@ -400,10 +412,11 @@ impl Spool<SimDisk> {
         )
     }
 
-    /// The kernel writes some of what is mapped, unasked.
+    /// What was gathered is written, and the kernel brings some of it to the medium, unasked.
     pub fn sim_write_back(&mut self) {
+        self.segments.write_out();
         for segment in self.segments.used.values() {
-            let bytes = segment.region.bytes();
+            let bytes = segment.region().bytes();
             let mut state = self.disk.state();
             let State { files, dice, dark, .. } = &mut *state;
             let Some(file) = files.get_mut(&segment.file).filter(|_| !*dark) else { continue };

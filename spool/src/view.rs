@@ -4,6 +4,7 @@ use crate::{
     MessageKey, RecipientState, Spool,
     append::{ChunkRef, MessageRecord},
     disk::{Disk, Region},
+    record::Kind,
     segment::Segments,
 };
 
@@ -24,18 +25,41 @@ pub struct MessageView<'a> {
     read: &'a dyn ReadChunk,
 }
 
-/// Finds the content of a chunk.
+/// Finds the content of a chunk; empty when it cannot be read any more.
 pub(crate) trait ReadChunk {
     fn chunk(&self, chunk: ChunkRef) -> &[u8];
 }
 
 impl<R: Region> ReadChunk for Segments<R> {
     fn chunk(&self, chunk: ChunkRef) -> &[u8] {
-        self.read(chunk.place).map_or(&[], |(_, payload)| payload)
+        match self.read(chunk.place) {
+            Some((header, payload)) if header.kind == Kind::Chunk && payload.len() == chunk.len() => payload,
+            _ => &[],
+        }
     }
 }
 
 impl<'a> MessageView<'a> {
+    /// Of a record, with these states.
+    pub(crate) fn of(message: &MessageRecord<'a>, recipients: &'a [RecipientState], read: &'a dyn ReadChunk) -> Self {
+        Self {
+            id: message.id,
+            accepted_ms: message.accepted_ms,
+            meta: message.meta,
+            content_len: message.total,
+            recipients,
+            chunks: message.chunk_refs().collect(),
+            last: message.content,
+            read,
+        }
+    }
+
+    /// False if damage to the medium has cost a piece of the content: then it must not be sent on as if it were all of it.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.pieces().map(|piece| piece.len() as u64).sum::<u64>() == self.content_len
+    }
+
     /// The content, piece by piece.
     pub fn pieces(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
         let read = self.read;
@@ -63,16 +87,7 @@ impl<D: Disk> Spool<D> {
         let entry = self.index.get(key)?;
         let (_, payload) = self.segments.read(entry.place)?;
         let message = MessageRecord::parse(payload)?;
-        Some(MessageView {
-            id: message.id,
-            accepted_ms: message.accepted_ms,
-            meta: message.meta,
-            content_len: message.total,
-            recipients: entry.states.as_slice(),
-            chunks: message.chunk_refs().collect(),
-            last: message.content,
-            read: &self.segments,
-        })
+        Some(MessageView::of(&message, entry.states.as_slice(), &self.segments))
     }
 
     /// All unsettled messages, in order of acceptance.

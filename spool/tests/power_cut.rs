@@ -92,6 +92,7 @@ impl World {
         limits.max_bytes = (limits.segment_size * (10 + dice.below(40))) as u64;
         limits.spares = 1 + dice.below(2);
         limits.reserve = limits.segment_size / 4;
+        limits.census_from = dice.below(4) as u64;
         limits.compact_below_percent = [10, 25, 60][dice.below(3)];
         Self {
             seed,
@@ -116,7 +117,7 @@ impl World {
         self.disk.set_fuse(None);
         let opened = Spool::open_sim(&self.disk, self.limits.clone());
         let (spool, recovery) = opened.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        assert_eq!(recovery.lost, Vec::<String>::new(), "seed {seed}: a sound disk has no damage");
+        assert_eq!(recovery.lost, Vec::new(), "seed {seed}: a sound disk has no damage");
         let found = self.read(&spool);
         let mut truth = self.durable.clone();
         let mut survived = None;
