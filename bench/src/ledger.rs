@@ -129,7 +129,7 @@ pub struct Reconciliation {
     pub end_to_end: crate::latency::Summary,
 }
 
-fn key(message: &[u8], recipient: &[u8]) -> u64 {
+pub(crate) fn key(message: &[u8], recipient: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(message);
     hasher.write_u8(0xff); // in no address and no id, so that the two cannot run into each other

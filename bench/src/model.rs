@@ -538,6 +538,35 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_examples_says_everything_that_can_be_said() {
+        let text = include_str!("../receivers.toml");
+        let models = Models::from_toml(text).unwrap();
+        assert!(models.models.iter().all(|model| models.domains.iter().any(|domain| domain.model == model.name)
+            || models.listeners.iter().any(|listener| listener.model.as_ref() == Some(&model.name))));
+        let full = Model {
+            tarpit: Some(Tarpit { step_ms: 0, max_ms: 0 }),
+            greylist: Some(Greylist { retry_after_ms: 0 }),
+            close_after: Some(0),
+            connections_per_ip: Some(0),
+            recipients_per_transaction: Some(0),
+            bytes_per_second: Some(0),
+            unknown_users: vec![String::new()],
+            failures: vec![Failure { at: Stage::Dot, ratio: 0.0, reply: String::new() }],
+            rate_limit: Some(RateLimit { recipients: 0, window_ms: 0, reply: String::new() }),
+            reputation: Some(Reputation { day_ms: 0, first_day: 0, growth: 0.0, reply: String::new() }),
+            faults: vec![Fault { kind: FaultKind::Drop, at: Stage::Dot, ratio: 0.0, times: Some(0) }],
+            ..Model::named("full")
+        };
+        let all = toml::Table::try_from(&full).unwrap();
+        for key in all.keys() {
+            assert!(
+                text.contains(&format!("{key} ")) || text.contains(&format!("{key}  ")),
+                "{key} is not in the examples"
+            );
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, part) in [
             ("default = \"nobody\"", "\"nobody\""),

@@ -3,8 +3,9 @@
 //! When a host is started with fewer shards than before, the spools of the others still hold mail. Each is moved, message
 //! by message, into the spool of a shard that lives; it goes only when all of it is durable there.
 
-use crate::{config::Config, message::meta::Meta};
+use crate::{config::Config, message::meta::Meta, warmup};
 use mailrail_spool::{Limits, MessageKey, NewMessage, OpenError, RealDisk, Recovery, SettleKind, Spool};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -13,6 +14,25 @@ use std::{
 /// Directory of a shard's spool.
 pub(crate) fn directory(config: &Config, shard: u16) -> PathBuf {
     config.data_dir.join("spool").join(format!("shard-{shard:03}"))
+}
+
+/// Directories of all spools below `data_dir`, each with the number of its shard; those of shards that are gone, too.
+///
+/// # Errors
+/// As the system says; no directory means no spools.
+pub fn spools(data_dir: &Path) -> io::Result<Vec<(u16, PathBuf)>> {
+    let entries = match fs::read_dir(data_dir.join("spool")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("shard-")?.parse().ok());
+        found.extend(number.map(|number: u16| (number, path)));
+    }
+    found.sort();
+    Ok(found)
 }
 
 fn limits(config: &Config) -> Limits {
@@ -32,6 +52,7 @@ pub(crate) fn open(config: &Config, shard: u16) -> Result<(Spool, Recovery), Ope
     for orphan in orphans(config, shard) {
         let (mut old, found) = open_one(config, &orphan)?;
         recovery.lost.extend(found.lost);
+        warmup::carry(&mut spool, &old);
         let moved = take_over(&mut spool, &mut old).map_err(|source| io_error(&orphan, "move its mail", source))?;
         tracing::info!(shard, messages = moved, from = %orphan.display(), "took over the spool of a shard that is gone");
         if old.is_empty() {
@@ -53,28 +74,34 @@ fn io_error(path: &Path, what: &'static str, source: io::Error) -> OpenError {
 
 /// Spools of shards beyond those that live, spread over these.
 fn orphans(config: &Config, shard: u16) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(config.data_dir.join("spool")) else { return Vec::new() };
-    let mut found: Vec<_> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let number: u16 = path.file_name()?.to_str()?.strip_prefix("shard-")?.parse().ok()?;
-            (number >= config.shards && number % config.shards == shard).then_some(path)
-        })
-        .collect();
-    found.sort();
-    found
+    let found = spools(&config.data_dir).unwrap_or_default().into_iter();
+    let ours = found.filter(|(number, _)| *number >= config.shards && number % config.shards == shard);
+    ours.map(|(_, path)| path).collect()
 }
 
+/// Recipients by message id.
+type Known = FxHashMap<Box<[u8]>, FxHashSet<Box<str>>>;
+
 /// Copies every message of `old` into `new`, syncs, and only then settles them in `old`.
-fn take_over(new: &mut Spool, old: &mut Spool) -> io::Result<usize> {
+pub(crate) fn take_over(new: &mut Spool, old: &mut Spool) -> io::Result<usize> {
+    // The ledgers of its leased IPs, too, before it goes.
+    sync(new)?;
     let mut keys: Vec<MessageKey> = Vec::new();
-    old.for_each_message(|key, _| keys.push(key));
+    old.for_each_message(|key, view| {
+        // One that is damaged stays where it is: a copy would look as if it were all of it.
+        if view.is_whole() {
+            keys.push(key);
+        }
+    });
+    let known = known(new, old);
     for batch in keys.chunks(256) {
         for key in batch {
-            copy(new, old, *key)?;
+            copy(new, old, *key, &known)?;
         }
         sync(new)?;
         for key in batch {
+            // Unrecorded, it would be taken over again at a start that finds the old spool still there.
+            while !old.room_for_outcomes() && grow(old) {}
             let recipients = old.message(*key).map_or(0, |view| view.recipients.len() as u16);
             let all: Vec<u16> = (0..recipients).collect();
             let _ = old.settle(*key, &all, SettleKind::Moved, &[]);
@@ -84,13 +111,31 @@ fn take_over(new: &mut Spool, old: &mut Spool) -> io::Result<usize> {
     Ok(keys.len())
 }
 
-fn copy(new: &mut Spool, old: &Spool, key: MessageKey) -> io::Result<()> {
+/// Unsettled recipients that both have, by message: a crash came in the midst of a move between them, or of this. Neither has
+/// sent them since.
+fn known(new: &Spool, old: &Spool) -> Known {
+    let mut known = Known::default();
+    old.for_each_message(|_, view| drop(known.insert(view.id.into(), FxHashSet::default())));
+    new.for_each_message(|_, view| {
+        let Some(recipients) = known.get_mut(view.id) else { return };
+        let Some(meta) = Meta::decode(view.meta) else { return };
+        let open = meta.recipients.iter().zip(view.recipients).filter(|(_, state)| !state.settled);
+        recipients.extend(open.map(|(recipient, _)| recipient.address.into()));
+    });
+    known
+}
+
+fn copy(new: &mut Spool, old: &Spool, key: MessageKey, known: &Known) -> io::Result<()> {
     let Some(view) = old.message(key) else { return Ok(()) };
-    let open: Vec<u16> =
-        (0..view.recipients.len() as u16).filter(|n| !view.recipients[usize::from(*n)].settled).collect();
     let Some(meta) = Meta::decode(view.meta) else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "an envelope cannot be read"));
     };
+    let there = |n: &u16| known.get(view.id).is_some_and(|k| k.contains(meta.recipients[usize::from(*n)].address));
+    let all = 0..view.recipients.len().min(meta.recipients.len()) as u16;
+    let open: Vec<u16> = all.filter(|n| !view.recipients[usize::from(*n)].settled && !there(n)).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
     let meta = meta.moved(&open);
     let mut encoded = Vec::new();
     meta.encode(&mut encoded);
@@ -118,6 +163,14 @@ fn copy(new: &mut Spool, old: &Spool, key: MessageKey) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a segment; false if that is not possible. A disk that is full stays so while nobody else does anything.
+fn grow(spool: &mut Spool) -> bool {
+    let Some(chore) = spool.chore(u64::MAX) else { return false };
+    let done = chore.run();
+    spool.finish_chore(done, u64::MAX);
+    spool.cannot_grow().is_none()
+}
+
 /// This runs before the shard does, so that making a segment may block.
 fn retry_when_full<T>(
     spool: &mut Spool,
@@ -126,13 +179,8 @@ fn retry_when_full<T>(
     loop {
         match f(spool) {
             Ok(done) => return Ok(done),
-            Err(full) => {
-                let Some(chore) = spool.chore(u64::MAX) else {
-                    return Err(io::Error::new(io::ErrorKind::StorageFull, full));
-                };
-                let done = chore.run();
-                spool.finish_chore(done, u64::MAX);
-            }
+            Err(full) if !grow(spool) => return Err(io::Error::new(io::ErrorKind::StorageFull, full)),
+            Err(_) => {}
         }
     }
 }

@@ -1,21 +1,17 @@
 //! What the control thread asks of a shard, answered between two messages. *One task per shard.*
 
 use crate::{
-    clock,
-    deliver::dispatcher,
+    claims,
+    deliver::{dispatcher, outcome},
     flow,
-    link::{Command, QueueFilter, QueueRow, ShardStatus, Snapshot},
-    message::{id::MessageId, meta::Meta},
-    outbox, rehome,
+    link::{Command, ShardStatus, Snapshot},
+    memory, operate, outbox, providers, rehome,
     shard::Shard,
+    warmup,
 };
-use mailrail_queue::LaneInfo;
-use mailrail_spool::{Cursor, MessageKey};
+use mailrail_spool::Cursor;
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use tokio::sync::mpsc;
-
-/// Rows made between two looks at the other tasks.
-const BATCH: usize = 2_000;
 
 /// Runs until it is told to stop; returns the grace for deliveries in flight.
 pub(crate) async fn run(shard: Rc<Shard>, mut commands: mpsc::Receiver<Command>) -> Duration {
@@ -28,13 +24,22 @@ pub(crate) async fn run(shard: Rc<Shard>, mut commands: mpsc::Receiver<Command>)
             Command::Status(reply) => {
                 let _ = reply.send(status(&shard));
             }
+            Command::Providers(reply) => {
+                let _ = reply.send(providers::standings(&shard));
+            }
+            Command::ChangeProvider(change, reply) => {
+                let _ = reply.send(providers::change(&shard, &change));
+            }
             Command::Queue(filter, reply) => {
                 let shard = Rc::clone(&shard);
                 glommio::spawn_local(async move {
-                    let _ = reply.send(rows(&shard, &filter).await);
+                    let _ = reply.send(operate::rows(&shard, &filter).await);
                 })
                 .detach();
             }
+            Command::Mail(ask) => operate::take(&shard, ask),
+            Command::Lists { key, set } => shard.lists.borrow_mut().replace(key, set),
+            Command::ListsChanged(changes) => shard.lists.borrow_mut().change(&changes),
             Command::Certificates(certificates) => *shard.certificates.borrow_mut() = certificates,
             Command::Stop { grace } => {
                 // Answers are still needed while deliveries end: events wait to be acknowledged.
@@ -59,11 +64,21 @@ fn take_snapshot(shard: &Rc<Shard>, snapshot: Snapshot) {
         return;
     }
     shard.set_policy(snapshot);
+    // In this order: what a plan limits must be known as such before any mail comes to it.
+    rehome::strand_lost(shard);
+    warmup::after_change(shard);
+    operate::suspend::follow(shard);
     shard.signatures.borrow_mut().clear();
-    if !shard.loaded.replace(true) {
-        load(shard);
+    if !shard.loading.replace(true) {
+        let shard = Rc::clone(shard);
+        glommio::spawn_local(async move {
+            if claims::settle(&shard).await {
+                load(&shard);
+            }
+        })
+        .detach();
     }
-    rehome::after_change(shard);
+    rehome::place_stranded(shard);
     shard.work.raise();
 }
 
@@ -72,19 +87,32 @@ fn load(shard: &Rc<Shard>) {
     let mut keys = Vec::with_capacity(shard.spool.borrow().len());
     shard.spool.borrow().for_each_message(|key, _| keys.push(key));
     for key in keys {
-        flow::schedule(shard, key);
+        // What the medium has lost a piece of must not be sent as if it were all.
+        let whole = shard.spool.borrow().message(key).is_none_or(|view| view.is_whole());
+        if whole {
+            flow::schedule(shard, key);
+        } else {
+            outcome::maimed(shard, key);
+        }
     }
+    shard.loaded.set(true);
+    rehome::place_stranded(shard);
+    shard.work.raise();
 }
 
 fn status(shard: &Shard) -> ShardStatus {
     let mut status = shard.stats.borrow().clone();
     let usage = shard.spool.borrow().usage();
     status.shard = shard.number;
+    status.policy_version = shard.policy().policy.version;
+    status.ledgers_awaited = warmup::awaited(shard);
+    status.overflow = shard.mesh.overflowed();
     status.queued = usage.recipients;
     status.queued_messages = usage.messages;
     status.spool_segments = usage.segments;
     status.spool_bytes = usage.bytes;
     status.spool_live_bytes = usage.live_bytes;
+    status.memory_bytes = memory::held(shard);
     status.spool_full = usage.failed.or(usage.full);
     let mut by_ip = BTreeMap::new();
     for lane in shard.queue.borrow().lanes() {
@@ -100,146 +128,9 @@ fn status(shard: &Shard) -> ShardStatus {
             ip.helo = lease.helo.to_string();
             ip.pool = snapshot.policy.pools.get(lease.pool as usize).map_or_else(String::new, |p| p.name.to_string());
             (ip.queued, ip.connections) = by_ip.get(&lease.address).copied().unwrap_or_default();
+            ip.warmup = warmup::standing(shard, lease.address);
             ip
         })
         .collect();
     status
-}
-
-/// Sums by lane, or single messages; yields now and then, so that a long list holds nobody up.
-async fn rows(shard: &Rc<Shard>, filter: &QueueFilter) -> Vec<QueueRow> {
-    let limit = if filter.limit == 0 { usize::MAX } else { filter.limit };
-    let single = filter.messages || filter.message.is_some();
-    let keys: Vec<_> = {
-        let queue = shard.queue.borrow();
-        let jobs = queue.jobs().map(|(key, recipients, domain, lane, attempts)| Found {
-            key,
-            recipients: recipients.to_vec(),
-            domain: domain.to_owned(),
-            lane: lane.and_then(|l| queue.lane(l)),
-            attempts,
-        });
-        let waiting = queue.unresolved().map(|(key, recipients, domain)| Found {
-            key,
-            recipients: recipients.to_vec(),
-            domain: domain.to_owned(),
-            lane: None,
-            attempts: 0,
-        });
-        jobs.chain(waiting).filter(|found| found.fits(filter)).collect()
-    };
-    let mut rows = Vec::new();
-    let mut sums: BTreeMap<(String, Option<std::net::IpAddr>), QueueRow> = BTreeMap::new();
-    for (number, found) in keys.into_iter().enumerate() {
-        if number % BATCH == BATCH - 1 {
-            glommio::executor().yield_now().await;
-        }
-        let Some(row) = row_of(shard, &found, filter, single) else { continue };
-        if single {
-            rows.push(row);
-            if rows.len() >= limit {
-                break;
-            }
-            continue;
-        }
-        match sums.get_mut(&(row.site.clone(), row.ip)) {
-            Some(sum) => add(sum, row),
-            None => {
-                sums.insert((row.site.clone(), row.ip), row);
-            }
-        }
-    }
-    if single {
-        return rows;
-    }
-    sums.into_values().take(limit).collect()
-}
-
-struct Found {
-    key: MessageKey,
-    recipients: Vec<u16>,
-    domain: String,
-    lane: Option<LaneInfo>,
-    attempts: u16,
-}
-
-impl Found {
-    fn fits(&self, filter: &QueueFilter) -> bool {
-        let domain = filter.domain.as_ref().is_none_or(|domain| domain.eq_ignore_ascii_case(&self.domain));
-        let ip = filter.ip.is_none_or(|ip| self.lane.as_ref().is_some_and(|lane| lane.lease == ip));
-        let site = filter.site.as_ref().is_none_or(|site| {
-            self.lane.as_ref().map_or(self.domain == *site, |lane| lane.site.split(',').any(|host| host == site))
-        });
-        domain && ip && site
-    }
-}
-
-fn row_of(shard: &Shard, found: &Found, filter: &QueueFilter, single: bool) -> Option<QueueRow> {
-    let spool = shard.spool.borrow();
-    let view = spool.message(found.key)?;
-    let id = MessageId::display(view.id);
-    if filter.message.as_ref().is_some_and(|wanted| *wanted != id) {
-        return None;
-    }
-    let states = found.recipients.iter().filter_map(|number| view.recipients.get(usize::from(*number)));
-    let wall = clock::wall();
-    let next_try = states.map(|state| state.next_try_ms).filter(|at| *at > wall.0).min();
-    let lane = found.lane.as_ref();
-    let backed_off = lane.and_then(|lane| lane.backed_off_until).filter(|until| *until > clock::mono());
-    let held = backed_off.map(|until| wall.plus(until.since(clock::mono())).0);
-    let count = found.recipients.len() as u64;
-    let recipients = if single {
-        let meta = Meta::decode(view.meta)?;
-        let numbers = found.recipients.iter().filter_map(|n| meta.recipients.get(usize::from(*n)));
-        numbers.map(|recipient| recipient.address.to_owned()).collect()
-    } else {
-        Vec::new()
-    };
-    Some(QueueRow {
-        shard: shard.number,
-        site: lane.map_or_else(|| found.domain.clone(), |lane| lane.site.split(',').next().unwrap_or("").to_owned()),
-        ip: lane.map(|lane| lane.lease),
-        domains: vec![found.domain.clone()],
-        message: single.then_some(id),
-        recipients,
-        queued: count,
-        deferred: if next_try.is_some() { count } else { 0 },
-        in_flight: 0,
-        connections: lane.map_or(0, |lane| lane.connections),
-        attempts: u32::from(found.attempts),
-        oldest: view.accepted_ms,
-        next_try: next_try.or(held),
-        reason: reason(shard, found, next_try.is_some() || held.is_some()),
-    })
-}
-
-/// What holds it, in words.
-fn reason(shard: &Shard, found: &Found, held: bool) -> String {
-    match &found.lane {
-        Some(lane) if held => shard.trouble_of(lane.lane).unwrap_or_else(|| "deferred by the receiver".into()),
-        Some(_) => String::new(),
-        None if shard.queue.borrow().knows_domain(&found.domain) && shard.policy().policy.leases.is_empty() => {
-            "no leased IP: apply a fleet file".into()
-        }
-        None => "waiting for the DNS, or for a leased IP of its pool".into(),
-    }
-}
-
-fn add(sum: &mut QueueRow, row: QueueRow) {
-    sum.queued += row.queued;
-    sum.deferred += row.deferred;
-    sum.attempts = sum.attempts.max(row.attempts);
-    sum.oldest = sum.oldest.min(row.oldest);
-    sum.next_try = match (sum.next_try, row.next_try) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        _ => None,
-    };
-    if sum.reason.is_empty() {
-        sum.reason = row.reason;
-    }
-    for domain in row.domains {
-        if sum.domains.len() < 10 && !sum.domains.contains(&domain) {
-            sum.domains.push(domain);
-        }
-    }
 }

@@ -102,13 +102,16 @@ fn write(shard: &Shard, view: &MessageView<'_>, meta: &Meta<'_>, failed: &[Faile
         env_id: None,
         ret: None,
         flags: MetaFlags { eight_bit: !content.is_ascii(), dsn: true, moved: false, ..meta.flags },
-        lease: meta.lease,
+        // Not by an IP that warms up: then another one is looked for as for mail without any.
+        lease: meta.lease.filter(|ip| !shard.warms_up(*ip)),
         pool: meta.pool,
         source_ip: None,
         source_tls: None,
         from_domain: &shard.config.hostname,
         header_size: dsn::header_size(&content),
         recipients: vec![RecipientMeta { address: meta.sender, notify: Notify::NEVER, orcpt: None }],
+        account: meta.account,
+        suppressed: Vec::new(),
     };
     let mut encoded = Vec::new();
     own.encode(&mut encoded);

@@ -1,12 +1,14 @@
 //! Group commit: the one task of a shard that makes its spool durable.
 //!
 //! One fdatasync is in flight at a time; what is appended meanwhile is the next group, so under load there is far less
-//! than one sync a message. Records that nobody waits for (outcomes) ride along, and are synced at the latest
+//! than one sync a message. When syncs follow each other closely, a group also waits a little for clients that were just
+//! answered and will be back ([`Returning`](crate::returning::Returning)). Records that nobody waits for (outcomes) ride along, and are synced at the latest
 //! [`Limits::settle_delay`](crate::limits::Limits) after they were written: that bounds what a crash can put in doubt.
 
-use crate::shard::Shard;
+use crate::{clock, shard::Shard};
 use futures_lite::FutureExt;
 use glommio::io::BufferedFile;
+use mailrail_queue::time::Mono;
 use mailrail_spool::{Durable, Position, SyncJob};
 use std::{collections::BTreeMap, io, path::PathBuf, rc::Rc};
 
@@ -34,6 +36,7 @@ pub(crate) async fn durable(shard: &Shard, position: Position) -> Result<Durable
 /// Runs until the spool fails or the shard is told to stop and nothing is left to sync.
 pub(crate) async fn run(shard: Rc<Shard>) {
     let mut files = Files::default();
+    let mut began = Mono(0);
     loop {
         if !shard.spool.borrow().wants_sync() {
             if shard.stopped.get() || shard.spool.borrow().failure().is_some() {
@@ -48,8 +51,18 @@ pub(crate) async fn run(shard: Rc<Shard>) {
             let delay = async { glommio::timer::sleep(shard.limits.settle_delay).await };
             urgent(&shard).or(delay).await;
         }
+        gather(&shard, &began).await;
         shard.urgent.set(false);
-        let Some(job) = shard.spool.borrow_mut().start_sync() else { continue };
+        began = clock::mono();
+        let job = shard.spool.borrow_mut().start_sync();
+        let Some(job) = job else {
+            let failure = shard.spool.borrow().failure().map(ToString::to_string);
+            if let Some(reason) = failure {
+                shard.note_error(&format!("spool: {reason}; no more mail is accepted, restart when the disk is well"));
+                shard.committed.raise();
+            }
+            continue;
+        };
         let result = files.sync(&job).await;
         shard.stats.borrow_mut().syncs += 1;
         if let Err(error) = &result {
@@ -58,9 +71,26 @@ pub(crate) async fn run(shard: Rc<Shard>) {
             ));
         }
         let _ = shard.spool.borrow_mut().finish_sync(job, result);
+        shard.returning.next_group();
         shard.committed.raise();
         shard.outbox.raise();
     }
+}
+
+/// Waits for clients that will be back at once, if the sync before `began` not long ago: an idle shard waits for nobody.
+async fn gather(shard: &Shard, began: &Mono) {
+    let window = shard.limits.gather;
+    let now = clock::mono();
+    if now.since(*began) > 2 * window {
+        return;
+    }
+    let until = now.plus(window);
+    let come = async {
+        while shard.returning.any() && !shard.stopping.get() && clock::mono() < until {
+            shard.dirty.wait().await;
+        }
+    };
+    come.or(async { glommio::timer::sleep(window).await }).await;
 }
 
 /// Returns when somebody waits for a sync.

@@ -11,16 +11,24 @@ use crate::{
         id::MessageId,
         meta::{Meta, MetaFlags, RecipientMeta},
     },
+    quota,
+    returning::Away,
     shard::Shard,
     smtp::{
         envelope::Body,
         reply::{Enhanced, Reply},
         server::Server,
     },
+    submit,
     tls::TlsInfo,
 };
 use futures_lite::FutureExt;
-use mailrail_queue::{New, Target, egress, time::Wall};
+use mailrail_queue::{
+    New, Target,
+    admit::suppress::Suppressed,
+    egress::{self, Choice},
+    time::Wall,
+};
 use mailrail_spool::{ChunkRef, Durable, Full, MessageKey, Spool};
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -31,11 +39,14 @@ const ROOM_POLL: Duration = Duration::from_millis(50);
 pub(crate) struct Inbound {
     peer: IpAddr,
     pub(crate) tls: Option<TlsInfo>,
+    /// Who sends.
+    pub(crate) account: Arc<str>,
     prepared: Prepared,
     plan: Option<Plan>,
     chunks: Vec<ChunkRef>,
     refusal: Option<Reply>,
     meta: Vec<u8>,
+    pub(crate) away: Away,
 }
 
 /// What was decided of a message before it is kept.
@@ -45,6 +56,8 @@ struct Plan {
     lease: Option<IpAddr>,
     owner: u16,
     pool: Arc<str>,
+    account: Arc<str>,
+    suppressed: Vec<(u16, Suppressed)>,
 }
 
 /// Proof that a message is durable, and its id: what a 250 is made of.
@@ -68,9 +81,19 @@ impl Accepted {
 }
 
 impl Inbound {
-    pub(crate) fn new(peer: IpAddr, tls: Option<TlsInfo>) -> Self {
+    pub(crate) fn new(peer: IpAddr, tls: Option<TlsInfo>, account: Arc<str>) -> Self {
         let prepared = Prepared::default();
-        Self { peer, tls, prepared, plan: None, chunks: Vec::new(), refusal: None, meta: Vec::new() }
+        Self {
+            peer,
+            tls,
+            account,
+            prepared,
+            plan: None,
+            chunks: Vec::new(),
+            refusal: None,
+            meta: Vec::new(),
+            away: Away::default(),
+        }
     }
 
     /// Ready for the next message. Chunks belong to the last one, or have been given up.
@@ -95,15 +118,24 @@ impl Inbound {
 /// The reply that refuses it; nothing of it was kept.
 pub(crate) async fn receive(shard: &Rc<Shard>, inbound: &mut Inbound, server: &Server) -> Result<Accepted, Reply> {
     let begun = clock::mono();
+    shard.returning.back(&mut inbound.away);
     if let Some(refusal) = inbound.refusal.take() {
         inbound.give_up(shard).await;
         return Err(refusal);
     }
     let whole = inbound.plan.is_none();
     if whole {
-        inbound.plan = Some(admit(shard, inbound.tls, &mut inbound.prepared, server)?);
+        inbound.plan = Some(admit(shard, inbound.tls, &inbound.account, &mut inbound.prepared, server)?);
     }
     let Some(plan) = &inbound.plan else { return Err(trouble()) };
+    let recipients = server.envelope().recipients.len() as u32;
+    let counted = match quota::admit(shard, &plan.account, recipients).await {
+        Ok(counted) => counted,
+        Err(refusal) => {
+            inbound.give_up(shard).await;
+            return Err(refusal);
+        }
+    };
     encode_meta(plan, inbound.peer, inbound.tls, &inbound.prepared, server, &mut inbound.meta);
     let mut parts = Vec::with_capacity(8);
     if whole {
@@ -123,9 +155,11 @@ pub(crate) async fn receive(shard: &Rc<Shard>, inbound: &mut Inbound, server: &S
     match mesh::append(shard, plan.owner, letter).await {
         Ok(durable) => {
             shard.stats.borrow_mut().accept_time.record(clock::mono().since(begun));
+            shard.returning.answered(&mut inbound.away);
             Ok(Accepted { text: plan.id.to_string(), _durable: durable })
         }
         Err(full) => {
+            quota::give_back(shard, &plan.account, counted);
             mesh::discard(shard, plan.owner, &inbound.chunks).await;
             Err(try_later(&full))
         }
@@ -139,7 +173,7 @@ pub(crate) async fn keep_piece(shard: &Rc<Shard>, inbound: &mut Inbound, server:
     }
     let mut parts = Vec::with_capacity(8);
     if inbound.plan.is_none() {
-        match admit(shard, inbound.tls, &mut inbound.prepared, server) {
+        match admit(shard, inbound.tls, &inbound.account, &mut inbound.prepared, server) {
             Ok(plan) => inbound.plan = Some(plan),
             Err(refusal) => {
                 inbound.refusal = Some(refusal);
@@ -162,7 +196,13 @@ pub(crate) async fn keep_piece(shard: &Rc<Shard>, inbound: &mut Inbound, server:
 }
 
 /// Checks a message by its header section, and chooses its leased IP and with it its owner.
-fn admit(shard: &Rc<Shard>, tls: Option<TlsInfo>, prepared: &mut Prepared, server: &Server) -> Result<Plan, Reply> {
+fn admit(
+    shard: &Rc<Shard>,
+    tls: Option<TlsInfo>,
+    account: &str,
+    prepared: &mut Prepared,
+    server: &Server,
+) -> Result<Plan, Reply> {
     let accepted = clock::wall();
     let sequence = shard.next_sequence();
     let id = MessageId::new(accepted.0, shard.number, sequence, shard.chance());
@@ -178,11 +218,27 @@ fn admit(shard: &Rc<Shard>, tls: Option<TlsInfo>, prepared: &mut Prepared, serve
     };
     headers::prepare(server.content(), &context, prepared)?;
     let snapshot = shard.policy();
-    let pool = egress::pool_of(&snapshot.policy, prepared.pool()).map_err(|unknown| {
+    let policy = &snapshot.policy;
+    let account = submit::may_send(policy, account, &envelope.recipients, &shard.config.regions)?;
+    let pool = egress::pool_of(policy, &account.name, prepared.pool()).map_err(|unknown| {
         Reply::new(554, Enhanced(5, 7, 1), format!("Message rejected: pool <{}> does not exist", unknown.0))
     })?;
-    let (lease, owner, pool) = mesh::choose(shard, &snapshot.policy, pool, id.hash());
-    Ok(Plan { id, accepted, lease, owner, pool })
+    let suppressed = submit::suppressed(shard, account, &envelope.recipients);
+    let account = Arc::clone(&account.name);
+    let named = Arc::from(prepared.pool().unwrap_or_default());
+    let plan = Plan { id, accepted, lease: None, owner: shard.number, pool: named, account, suppressed };
+    let Some(pool) = pool else { return Ok(plan) };
+    let name = policy.pools.get(pool as usize).map_or_else(|| Arc::from(""), |pool| Arc::clone(&pool.name));
+    let open = envelope.recipients.len() - plan.suppressed.len();
+    let choice = mesh::choose(shard, policy, pool, false, open, id.hash());
+    if let Choice::Reject(_) = choice {
+        let text = format!("Warm-up allowance of pool <{name}> is used up, try again later");
+        return Err(Reply::new(454, Enhanced(4, 7, 0), text));
+    }
+    let plan = Plan { pool: name, ..plan };
+    // Without a lease this shard keeps it until there is one.
+    let Some(lease) = choice.lease().and_then(|lease| policy.leases.get(lease.0 as usize)) else { return Ok(plan) };
+    Ok(Plan { lease: Some(lease.address), owner: mesh::owner(shard, lease), ..plan })
 }
 
 fn encode_meta(
@@ -217,6 +273,8 @@ fn encode_meta(
         from_domain: prepared.author_domain(),
         header_size: prepared.header_size(),
         recipients: recipients.collect(),
+        account: &plan.account,
+        suppressed: plan.suppressed.clone(),
     };
     meta.encode(out);
 }
@@ -253,18 +311,22 @@ pub(crate) fn append_own(shard: &Shard, letter: &Letter<'_>) -> Result<(), Full>
 
 /// Appends here and waits until it is durable; then it is this shard's to deliver.
 pub(crate) async fn append_here(shard: &Rc<Shard>, letter: &Letter<'_>) -> Result<Durable, Full> {
+    let (key, durable) = append_held(shard, letter).await?;
+    schedule(shard, key);
+    shard.work.raise();
+    Ok(durable)
+}
+
+/// Appends here and waits until it is durable; it is not to be delivered yet.
+pub(crate) async fn append_held(shard: &Rc<Shard>, letter: &Letter<'_>) -> Result<(MessageKey, Durable), Full> {
     let appended = with_room(shard, |spool| spool.append_message(&letter.as_new())).await?;
     match commit::durable(shard, appended.position).await {
         Ok(durable) => {
-            {
-                let mut stats = shard.stats.borrow_mut();
-                stats.accepted_messages += 1;
-                stats.accepted += u64::from(letter.recipients);
-                stats.bytes_accepted += letter.size() as u64;
-            }
-            schedule(shard, appended.key);
-            shard.work.raise();
-            Ok(durable)
+            let mut stats = shard.stats.borrow_mut();
+            stats.accepted_messages += 1;
+            stats.accepted += u64::from(letter.recipients);
+            stats.bytes_accepted += letter.size() as u64;
+            Ok((appended.key, durable))
         }
         // Not answered 250, and after a failed sync nothing more is sent either: the next start decides by what is on disk.
         Err(reason) => Err(Full::NoSpace(reason)),
@@ -280,9 +342,10 @@ pub(crate) fn schedule(shard: &Shard, key: MessageKey) {
         return;
     };
     let accepted = Wall(view.accepted_ms);
+    let suppressed = submit::open_suppressed(&meta, view.recipients);
     let mut targets: Vec<(String, Target)> = Vec::with_capacity(1);
     for (number, (recipient, state)) in meta.recipients.iter().zip(view.recipients).enumerate() {
-        if state.settled {
+        if state.settled || suppressed.iter().any(|(other, _)| usize::from(*other) == number) {
             continue;
         }
         let domain = domain_of(recipient.address);
@@ -298,7 +361,11 @@ pub(crate) fn schedule(shard: &Shard, key: MessageKey) {
             }
         }
     }
-    enqueue(shard, key, &meta, accepted, &targets);
+    if !targets.is_empty() {
+        enqueue(shard, key, &meta, accepted, &targets);
+    }
+    drop(spool);
+    submit::settle_suppressed(shard, key, &suppressed);
 }
 
 /// Puts recipients back that had left the queue and could not be settled.

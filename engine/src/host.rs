@@ -11,8 +11,10 @@ use crate::{
     life::{self, Birth},
     limits::Limits,
     link::{self, ControlLink},
+    memory::Ceiling,
     mesh,
     privileges::{self, PrivilegeError},
+    sandbox,
     tls::certs::{self, CertError, Trust},
 };
 use mailrail_spool::OpenError;
@@ -34,11 +36,13 @@ pub struct Options {
     pub signals: bool,
     /// How long deliveries in flight may go on at a stop.
     pub grace: Duration,
+    /// Forbid the whole process what a server never does, as [`sandbox`] says. Not for a program that does other things too.
+    pub sandbox: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { signals: true, grace: Duration::from_secs(20) }
+        Self { signals: true, grace: Duration::from_secs(20), sandbox: false }
     }
 }
 
@@ -144,6 +148,7 @@ impl Host {
         let (control_link, shard_links) = link::link(config.shards);
         let (ports, reserved) = reserve(&config)?;
         let (peers, requests): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mpsc::channel(mesh::REQUESTS)).unzip();
+        let ceiling = Ceiling::new(config.memory, config.shards);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let (bound_tx, bound) = std_mpsc::channel();
         let (mut shards, mut go) = (Vec::new(), Vec::new());
@@ -153,6 +158,7 @@ impl Host {
             let birth = Birth {
                 config: Arc::clone(&config),
                 limits: limits.clone(),
+                ceiling: Arc::clone(&ceiling),
                 trust: trust.clone(),
                 certificates: certificates.clone(),
                 addresses: ports.clone(),
@@ -174,6 +180,11 @@ impl Host {
         if let Some(user) = &config.user {
             privileges::drop_to(user, &[&config.data_dir])?;
         }
+        if options.sandbox
+            && let Err(error) = sandbox::enter()
+        {
+            tracing::warn!("{error}; this host does not confine the server");
+        }
         for sender in &go {
             let _ = sender.send(());
         }
@@ -192,7 +203,7 @@ impl Host {
             let config = Arc::clone(config);
             move || load_certificates(&config).map_err(|error| error.to_string())
         };
-        let Options { signals, grace } = *options;
+        let Options { signals, grace, .. } = *options;
         let options = control::Options { signals, listeners, grace, reload: Box::new(reload) };
         control::start(Arc::clone(config), link, options).map_err(StartError::Control)
     }

@@ -8,15 +8,19 @@ use crate::{
     housekeeping,
     limits::Limits,
     link::{Command, Report, ShardLink},
+    memory::{Ceiling, Memory},
     mesh::{self, Mesh, Request},
-    outbox,
+    message::kept,
+    outbox, quota,
     receive::listener::Listener,
     shard::{Parts, Shard},
     tls::certs::Trust,
+    warmup,
 };
+use futures_lite::FutureExt as _;
 use glommio::{LocalExecutorBuilder, Placement};
 use mailrail_queue::classify::Classifier;
-use mailrail_spool::{Recovery, Spool};
+use mailrail_spool::{LostKind, Recovery, Spool};
 use std::{
     net::SocketAddr,
     rc::Rc,
@@ -30,6 +34,8 @@ use tokio::sync::mpsc;
 const IO_MEMORY: usize = 256 << 10;
 /// Operations that may be submitted at once on a ring.
 const RING_DEPTH: usize = 512;
+/// How long clients and receivers have to end when the spool has failed: no outcome can be kept any more.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long the events of the last deliveries are waited for at a stop: what is not out then is told after the next start.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 
@@ -37,6 +43,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 pub(crate) struct Birth {
     pub(crate) config: Arc<Config>,
     pub(crate) limits: Limits,
+    pub(crate) ceiling: Arc<Ceiling>,
     pub(crate) trust: Trust,
     pub(crate) certificates: Vec<Option<Arc<rustls::ServerConfig>>>,
     /// Of the listeners, with the ports chosen.
@@ -114,8 +121,19 @@ async fn live(birth: Birth) -> Result<(), String> {
 }
 
 fn tell(shard: u16, recovery: &Recovery) {
-    for line in &recovery.lost {
-        tracing::error!(shard, "spool damage: {line}");
+    for damage in &recovery.lost {
+        tracing::error!(shard, "spool damage: {damage}");
+        let named = damage.lost.iter().filter_map(|lost| match &lost.what {
+            LostKind::Message { id, .. } => kept::id_of(id),
+            _ => None,
+        });
+        for message in named {
+            tracing::error!(
+                shard,
+                message,
+                "lost by damage, unless it had come to its end (`mailrail spool check` tells)"
+            );
+        }
     }
     tracing::info!(shard, messages = recovery.messages, torn = recovery.torn, "spool read");
 }
@@ -125,10 +143,10 @@ fn make(
     spool: Spool,
     classifier: Classifier,
 ) -> (Rc<Shard>, mpsc::Receiver<Command>, mpsc::Receiver<Request>) {
-    let Birth { config, limits, trust, certificates, link, peers, requests, seed, .. } = birth;
+    let Birth { config, limits, ceiling, trust, certificates, link, peers, requests, seed, .. } = birth;
     let ShardLink { shard: number, commands, reports } = link;
-    let mesh = Mesh::new(peers);
-    let parts = Parts { number, config, limits, trust, certificates, classifier, spool, mesh, reports, seed };
+    let (mesh, memory) = (Mesh::new(peers), Memory::new(ceiling, number));
+    let parts = Parts { number, config, limits, memory, trust, certificates, classifier, spool, mesh, reports, seed };
     (Rc::new(Shard::new(parts)), commands, requests)
 }
 
@@ -145,16 +163,27 @@ async fn serve(
     glommio::spawn_local(outbox::run(Rc::clone(shard))).detach();
     glommio::spawn_local(mesh::serve(Rc::clone(shard), requests)).detach();
     glommio::spawn_local(mesh::gossip(Rc::clone(shard))).detach();
+    glommio::spawn_local(quota::tell_used(Rc::clone(shard))).detach();
     glommio::spawn_local(dispatcher::run(Rc::clone(shard))).detach();
+    glommio::spawn_local(warmup::run(Rc::clone(shard))).detach();
     for listener in listeners {
         glommio::spawn_local(listener.run(Rc::clone(shard))).detach();
     }
-    let grace = answer::run(Rc::clone(shard), commands).await;
+    let grace = answer::run(Rc::clone(shard), commands).or(spool_failed(shard)).await;
     wind_down(shard, grace).await;
     commit.await;
     let failed = shard.spool.borrow().failure().map(ToString::to_string);
     let _ = shard.reports.send(Report::Stopped { shard: shard.number, error: failed.clone() }).await;
     failed.map_or(Ok(()), Err)
+}
+
+/// Returns when the spool has failed: what the kernel holds of it is uncertain, so only a start that reads the medium again
+/// can go on, and whoever supervises the process is told by its end. Clients that wait are answered before that.
+async fn spool_failed(shard: &Shard) -> Duration {
+    while shard.spool.borrow().failure().is_none() {
+        shard.committed.wait().await;
+    }
+    LAST_ANSWERS
 }
 
 /// Lets what is in flight end, for at most `grace`; then the last sync.
@@ -183,7 +212,7 @@ async fn wind_down(shard: &Rc<Shard>, grace: Duration) {
         glommio::timer::sleep(Duration::from_millis(5)).await;
     }
     shard.stopped.set(true);
-    for signal in [&shard.dirty, &shard.outbox, &shard.chores] {
+    for signal in [&shard.dirty, &shard.outbox, &shard.chores, &shard.noted] {
         signal.raise();
     }
 }

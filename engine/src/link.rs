@@ -4,8 +4,17 @@
 //! [`Report`] in the channel of the control thread. A full channel makes control work wait and loses neither mail nor
 //! an event: events that could not go out are read again from the spool behind a cursor.
 
-use crate::sign::Keyring;
-use mailrail_queue::policy::Policy;
+pub mod orders;
+
+use crate::{credentials::Credentials, sign::Keyring};
+use mailrail_queue::{
+    admit::{
+        quota::{Ask, Grant, Refusal, Used},
+        suppress::{Change, Key, Set},
+    },
+    policy::Policy,
+    warmup::{day::Day, ladder::Decision},
+};
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +31,8 @@ pub struct Snapshot {
     pub policy: Arc<Policy>,
     /// DKIM keys by domain.
     pub keys: Arc<Keyring>,
+    /// SMTP users.
+    pub credentials: Arc<Credentials>,
 }
 
 /// Control → one shard.
@@ -43,8 +54,23 @@ pub enum Command {
     },
     /// Say how things are.
     Status(oneshot::Sender<ShardStatus>),
+    /// Say how its leased IPs stand with the providers.
+    Providers(oneshot::Sender<Vec<ProviderIp>>),
+    /// Suspend a provider, or lift what holds mail to it; say how many leased IPs that was done for.
+    ChangeProvider(ProviderChange, oneshot::Sender<usize>),
     /// List queued mail.
     Queue(QueueFilter, oneshot::Sender<Vec<QueueRow>>),
+    /// The suppression lists as they are now; nothing before it counts.
+    Lists {
+        /// Of the digests.
+        key: Key,
+        /// All entries.
+        set: Arc<Set>,
+    },
+    /// What operators do to queued mail, and ask about it.
+    Mail(orders::Ask),
+    /// What has changed in the lists since.
+    ListsChanged(Arc<[Change]>),
     /// Certificates were read again; one entry per listener, in the order of the configuration.
     Certificates(Vec<Option<Arc<rustls::ServerConfig>>>),
     /// Stop: accept nothing new, give back what is in flight within `grace`, sync, report [`Report::Stopped`].
@@ -63,6 +89,33 @@ pub enum Report {
         shard: u16,
         /// The domain.
         domain: Box<str>,
+    },
+    /// A message of this account waits for a loan.
+    Quota {
+        /// The account.
+        account: Arc<str>,
+        /// What is needed.
+        ask: Ask,
+        /// To the session that waits.
+        answer: oneshot::Sender<Result<Grant, Refusal>>,
+    },
+    /// What was used of a loan to this account.
+    QuotaUsed {
+        /// The account.
+        account: Arc<str>,
+        /// Of which loan, and how much.
+        used: Used,
+    },
+    /// What a day led to on a ladder of a managed pool.
+    Ladder {
+        /// The leased IP.
+        ip: IpAddr,
+        /// The provider.
+        provider: Arc<str>,
+        /// Which day.
+        day: Day,
+        /// The decision, with the figures it rests on.
+        decision: Decision,
     },
     /// Event log lines of durable records, whole lines, each ended by `\n`.
     Events {
@@ -129,10 +182,18 @@ pub enum SiteAnswer {
 pub struct QueueFilter {
     /// Only this message id.
     pub message: Option<String>,
+    /// Only this recipient.
+    pub recipient: Option<String>,
     /// Only this recipient domain.
     pub domain: Option<String>,
     /// Only this site (name of its first host).
     pub site: Option<String>,
+    /// Only sites of this provider.
+    pub provider: Option<String>,
+    /// Only mail of this account.
+    pub account: Option<String>,
+    /// Only mail of this pool.
+    pub pool: Option<String>,
     /// Only mail that leaves by this leased IP.
     pub ip: Option<IpAddr>,
     /// List single messages instead of sums by site and IP.
@@ -141,14 +202,26 @@ pub struct QueueFilter {
     pub limit: usize,
 }
 
+impl QueueFilter {
+    /// What it selects.
+    #[must_use]
+    pub fn selects(&self) -> orders::Filter {
+        let Self { message, recipient, domain, site, provider, account, pool, ip, .. } = self.clone();
+        orders::Filter { message, recipient, domain, site, provider, account, pool, ip }
+    }
+}
+
 /// Queued mail of one site through one leased IP (or one message of it).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueRow {
     /// Shard.
     pub shard: u16,
     /// Site: name of its first host, or the domain while that is not resolved.
     pub site: String,
+    /// Provider of the site, if it is one of those known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub provider: Option<String>,
     /// Leased IP; none while no lease may take it.
     pub ip: Option<IpAddr>,
     /// Recipient domains, at most ten.
@@ -159,6 +232,12 @@ pub struct QueueRow {
     /// Recipients of the message, when single messages were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub recipients: Vec<String>,
+    /// Who sends the message, when single messages were asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub account: Option<String>,
+    /// Pool of the message, when single messages were asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pool: Option<String>,
     /// Recipients not yet settled.
     pub queued: u64,
     /// Of these, waiting for a later time.
@@ -221,6 +300,153 @@ pub struct IpStatus {
     pub deferred: u64,
     /// Recipients bounced.
     pub bounced: u64,
+    /// How its warm-up stands; none: it is shared, or its ledger is on its way to this shard.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub warmup: Option<WarmupStanding>,
+}
+
+/// How the warm-up of a leased IP stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmupStanding {
+    /// It is through with its plan, and has no cap.
+    pub done: bool,
+    /// SES's `WarmupPercentage`.
+    pub percentage: u8,
+    /// Day in the plan, from 1; none: done.
+    pub plan_day: Option<u16>,
+    /// Most recipients of this day; none: done.
+    pub cap: Option<u32>,
+    /// Of the next day; none: done by then.
+    pub next_cap: Option<u32>,
+    /// Recipients charged on this day.
+    pub sent: u32,
+    /// Recipients that a crash would count as charged.
+    pub reserved: u32,
+    /// Recipients that may go now; none: no cap.
+    pub tokens: Option<i64>,
+    /// When it will be done, milliseconds since the epoch; none: it is, or it is held.
+    pub done_on: Option<u64>,
+    /// The plan stands still.
+    pub held: bool,
+    /// Recipients that wait for the plan.
+    pub waiting: u64,
+    /// When the first of them may go, milliseconds since the epoch.
+    pub opens: Option<u64>,
+}
+
+/// What is to be done about a provider.
+#[derive(Clone, Debug)]
+pub struct ProviderChange {
+    /// Its name.
+    pub provider: Arc<str>,
+    /// Only for this leased IP.
+    pub ip: Option<IpAddr>,
+    /// Send it nothing for so long, and why; none: lift all that holds mail to it.
+    pub suspend: Option<(Duration, Arc<str>)>,
+}
+
+/// How a leased IP stands with a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderIp {
+    /// The provider.
+    pub provider: String,
+    /// The leased IP.
+    pub ip: IpAddr,
+    /// The shard that owns it.
+    pub shard: u16,
+    /// Its pool.
+    pub pool: String,
+    /// What holds.
+    pub state: ProviderState,
+    /// Recipients not yet settled.
+    pub queued: u64,
+    /// Of these, waiting for a later time.
+    pub deferred: u64,
+    /// Of these, in a transaction now.
+    pub in_flight: u64,
+    /// Connections open or being opened.
+    pub connections: u32,
+    /// Connections that it may have now; none: the provider does not limit them.
+    pub connection_limit: Option<u32>,
+    /// Messages that it may send now, as `10/s`; none: not limited.
+    pub rate: Option<String>,
+    /// How often the rate has been halved because of replies, and not doubled again yet.
+    pub slower: u32,
+    /// The same of the connections.
+    pub fewer: u32,
+    /// Nothing goes before, milliseconds since the epoch.
+    pub suspended_until: Option<u64>,
+    /// An operator suspended it, not a reply.
+    pub by_operator: bool,
+    /// The next step of recovery, milliseconds since the epoch.
+    pub recovers_at: Option<u64>,
+    /// What was last complained of, or why it was suspended.
+    pub reason: Option<String>,
+    /// When that was, milliseconds since the epoch.
+    pub reason_at: Option<u64>,
+    /// Recipients delivered since start.
+    pub delivered: u64,
+    /// Attempts deferred since start (recipients).
+    pub deferrals: u64,
+    /// Recipients bounced since start.
+    pub bounced: u64,
+    /// How it stands on its ladder; none: its pool is not a managed one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ladder: Option<LadderStanding>,
+}
+
+/// How a leased IP of a managed pool stands on its ladder at a provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LadderStanding {
+    /// Step, 0 the lowest.
+    pub step: u32,
+    /// Most recipients of this day; none: it is warm.
+    pub cap: Option<u32>,
+    /// Recipients charged on this day.
+    pub sent: u32,
+    /// Attempts deferred on this day (recipients).
+    pub deferred: u64,
+    /// Recipients bounced on this day.
+    pub bounced: u64,
+    /// A reply blocked the IP on this day.
+    pub blocked: bool,
+    /// Recipients that wait for it.
+    pub waiting: u64,
+    /// When the first of them may go, milliseconds since the epoch.
+    pub opens: Option<u64>,
+    /// `rise`, `hold`, `fall` or `decay`: how the last day ended that did.
+    pub last: Option<String>,
+}
+
+/// See [`ProviderIp::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderState {
+    /// Nothing but the provider's settings.
+    Open,
+    /// Less than these: its replies asked for it.
+    Slowed,
+    /// Nothing goes.
+    Suspended,
+}
+
+/// Recipients for which a pool's plans had no allowance, and that went by another pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overflowed {
+    /// Account of the pool.
+    pub account: String,
+    /// The pool that they are of.
+    pub from_pool: String,
+    /// The pool that they went by.
+    pub to_pool: String,
+    /// Why.
+    pub reason: String,
+    /// How many, since start.
+    pub recipients: u64,
 }
 
 /// One shard, since start unless said otherwise.
@@ -235,6 +461,9 @@ pub struct ShardStatus {
     pub queued_messages: u64,
     /// Client connections now.
     pub sessions: u32,
+    /// Wrong credentials given.
+    #[serde(default)]
+    pub auth_failures: u64,
     /// Client connections refused with 421.
     pub sessions_refused: u64,
     /// Delivery connections now.
@@ -255,6 +484,12 @@ pub struct ShardStatus {
     pub bounced: u64,
     /// Recipients expired.
     pub expired: u64,
+    /// Recipients not sent to because they are on a suppression list.
+    #[serde(default)]
+    pub suppressed: u64,
+    /// Recipients taken out by an operator.
+    #[serde(default)]
+    pub cancelled: u64,
     /// Attempts deferred (recipients).
     pub deferred: u64,
     /// Attempts in doubt (recipients).
@@ -275,6 +510,9 @@ pub struct ShardStatus {
     pub spool_bytes: u64,
     /// Bytes that live messages hold in them.
     pub spool_live_bytes: u64,
+    /// Memory counted against `[limits] memory`, bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// Why the spool takes no new mail now, if so.
     pub spool_full: Option<String>,
     /// Final dot to 250.
@@ -285,6 +523,15 @@ pub struct ShardStatus {
     pub delivery_time: Buckets,
     /// Its leased IPs.
     pub ips: Vec<IpStatus>,
+    /// Version of the policy that it has in force.
+    #[serde(default)]
+    pub policy_version: u64,
+    /// Leased IPs whose ledgers are on their way to it.
+    #[serde(default)]
+    pub ledgers_awaited: usize,
+    /// Recipients that went by another pool.
+    #[serde(default)]
+    pub overflow: Vec<Overflowed>,
     /// Last errors, newest first, at most ten: time in ms, text.
     pub last_errors: Vec<(u64, String)>,
 }

@@ -1,20 +1,25 @@
 //! Mail whose leased IP is not this shard's any more: another lease of its pool, here or on another shard.
 //!
-//! A message changes owner only by an append in the new owner's spool that is durable before it is settled here.
+//! A message changes owner only by an append in the new owner's spool that is durable before it is settled here, and is not
+//! sent there before that is durable. What a crash leaves in both spools is settled at the next start (`claims.rs`).
 
 use crate::{
-    clock,
+    clock, commit,
     link::Snapshot,
-    mesh::{self, Letter},
+    mesh::{self, Letter, Request},
     message::{id::MessageId, meta::Meta},
     shard::Shard,
 };
-use mailrail_queue::{LeaseId, egress};
+use futures_lite::FutureExt;
+use mailrail_queue::{LeaseId, egress, policy::Lease, time::Wall};
 use mailrail_spool::{MessageKey, SettleKind};
-use std::{net::IpAddr, rc::Rc};
+use std::{net::IpAddr, rc::Rc, time::Duration};
 
-/// After a new snapshot, and after start: jobs of leases that are gone are given another one.
-pub(crate) fn after_change(shard: &Rc<Shard>) {
+/// Between two looks for room.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// After a new snapshot: jobs of leases that are gone have none; [`place_stranded`] gives them another one.
+pub(crate) fn strand_lost(shard: &Rc<Shard>) {
     let lost: Vec<LeaseId> = {
         let mut queue = shard.queue.borrow_mut();
         let used: std::collections::BTreeSet<_> = queue.lanes().map(|lane| lane.lease).collect();
@@ -23,7 +28,6 @@ pub(crate) fn after_change(shard: &Rc<Shard>) {
     for lease in lost {
         shard.queue.borrow_mut().strand(lease);
     }
-    place_stranded(shard);
 }
 
 /// Gives jobs without a leased IP one; those that belong elsewhere are handed over.
@@ -56,7 +60,13 @@ pub(crate) fn place_stranded(shard: &Rc<Shard>) {
         shard.moving.borrow_mut().extend(away.iter().map(|(key, _, _)| *key));
         glommio::spawn_local(async move {
             for (key, address, owner) in away {
-                hand_over(&shard, key, address, owner).await;
+                // Only these: other recipients of the message may be on their way to their hosts.
+                let jobs = shard.queue.borrow().stranded_of(key);
+                let recipients: Vec<u16> = jobs.iter().flat_map(|(_, numbers)| numbers.iter().copied()).collect();
+                if !jobs.is_empty() && hand_over(&shard, key, Some(&recipients), (address, None), owner).await {
+                    let mut queue = shard.queue.borrow_mut();
+                    jobs.into_iter().for_each(|(job, _)| queue.drop_job(job));
+                }
                 shard.moving.borrow_mut().remove(&key);
             }
         })
@@ -71,56 +81,118 @@ fn destination(shard: &Shard, snapshot: &Snapshot, key: MessageKey) -> Option<(I
     let view = spool.message(key)?;
     let meta = Meta::decode(view.meta)?;
     let policy = &snapshot.policy;
-    // Sticky: a message keeps its leased IP as long as there is one, wherever that is now.
-    let kept = meta.lease.and_then(|address| policy.leases.iter().find(|lease| lease.address == address));
+    // Sticky: a message keeps its leased IP as long as there is one, wherever that is now, and no other account has it.
+    let may =
+        |lease: &&Lease| policy.pools.get(lease.pool as usize).is_some_and(|of| egress::may_use(of, meta.account));
+    let kept = meta.lease.and_then(|address| policy.leases.iter().find(|lease| lease.address == address)).filter(may);
     if let Some(lease) = kept {
         return Some((lease.address, lease.shard));
     }
-    let named = (!meta.pool.is_empty()).then_some(meta.pool);
-    // A pool that is gone leaves its mail to the default one.
-    let pool = egress::pool_of(policy, named).unwrap_or(policy.default_pool)?;
+    let pool = egress::pool_again(policy, meta.account, meta.pool, meta.lease.is_some())?;
     let hash = MessageId::from_bytes(view.id).map_or(0, |id| id.hash());
-    let (address, owner, _) = mesh::choose(shard, policy, Some(pool), hash);
-    Some((address?, owner))
+    let chosen = mesh::choose(shard, policy, pool, meta.flags.dsn, meta.recipients.len(), hash).lease()?;
+    let lease = policy.leases.get(chosen.0 as usize)?;
+    Some((lease.address, mesh::owner(shard, lease)))
 }
 
-async fn hand_over(shard: &Rc<Shard>, key: MessageKey, address: IpAddr, owner: u16) {
-    let copied = {
-        let spool = shard.spool.borrow();
-        let Some(view) = spool.message(key) else { return };
-        let Some(meta) = Meta::decode(view.meta) else { return };
-        let open: Vec<u16> =
-            (0..view.recipients.len() as u16).filter(|n| !view.recipients[usize::from(*n)].settled).collect();
-        let mut encoded = Vec::new();
-        // The new owner must find its own leased IP in it, or would look for another owner.
-        Meta { lease: Some(address), ..meta.moved(&open) }.encode(&mut encoded);
-        (view.id.to_vec(), view.accepted_ms, encoded, view.pieces().map(<[u8]>::to_vec).collect::<Vec<_>>(), open)
-    };
-    let (id, accepted_ms, meta, pieces, open) = copied;
+/// Gives a message, or `only` these recipients of it, to the shard that owns a leased IP; `to` may name another pool than
+/// that of the message. False: they are still here.
+///
+/// That they have gone must be recorded here before anybody hears that they have: what only this process knows, the next
+/// start does not, and both shards would send them.
+pub(crate) async fn hand_over(
+    shard: &Rc<Shard>,
+    key: MessageKey,
+    only: Option<&[u16]>,
+    to: (IpAddr, Option<&str>),
+    owner: u16,
+) -> bool {
+    // A shard that has just started makes room first; what stays stranded for want of it would not be looked at again soon.
+    if !has_room(shard).await {
+        return false;
+    }
+    let Some(parcel) = pack(shard, key, only, to) else { return false };
+    let Parcel { id, accepted, meta, pieces, open } = parcel;
     let mut chunks = Vec::new();
     let (last, before) = pieces.split_last().map_or((&[][..], &[][..]), |(last, before)| (last.as_slice(), before));
     for piece in before {
         match mesh::append_chunk(shard, owner, &[piece]).await {
             Ok(chunk) => chunks.push(chunk),
-            Err(full) => return give_up(shard, owner, &chunks, &full).await,
+            Err(full) => {
+                give_up(shard, owner, &chunks, &full).await;
+                return false;
+            }
         }
     }
-    let letter = Letter {
-        id: &id,
-        accepted: mailrail_queue::time::Wall(accepted_ms),
-        meta: &meta,
-        recipients: open.len() as u16,
-        chunks: &chunks,
-        parts: &[last],
-    };
-    match mesh::append(shard, owner, letter).await {
-        Ok(_durable) => {
-            shard.queue.borrow_mut().drop_stranded(key);
-            let _ = shard.spool.borrow_mut().settle(key, &open, SettleKind::Moved, &[]);
-            shard.dirty.raise();
+    let recipients = open.len() as u16;
+    let letter = Letter { id: &id, accepted, meta: &meta, recipients, chunks: &chunks, parts: &[last] };
+    match mesh::give(shard, owner, letter).await {
+        Ok(there) => {
+            // Others may have taken the room meanwhile.
+            if !has_room(shard).await || !shard.spool.borrow_mut().settle(key, &open, SettleKind::Moved, &[]).recorded {
+                // The copy is held there, and the next start lets one of the two go.
+                return false;
+            }
+            release(shard, owner, there);
+            true
         }
-        Err(full) => give_up(shard, owner, &chunks, &full).await,
+        Err(full) => {
+            give_up(shard, owner, &chunks, &full).await;
+            false
+        }
     }
+}
+
+/// Waits until an outcome can be recorded; false once this shard is about to end.
+async fn has_room(shard: &Shard) -> bool {
+    while !shard.may_deliver() {
+        if shard.stopping.get() || shard.spool.borrow().failure().is_some() {
+            return false;
+        }
+        shard.chores.raise();
+        shard.room.wait().or(async { glommio::timer::sleep(LOOK).await }).await;
+    }
+    true
+}
+
+/// Once the settling here is durable, the new owner may send. If this shard ends before, the next start sees to it.
+fn release(shard: &Rc<Shard>, owner: u16, there: MessageKey) {
+    let (shard, position) = (Rc::clone(shard), shard.spool.borrow().position());
+    glommio::spawn_local(async move {
+        if commit::durable(&shard, position).await.is_ok() {
+            let _ = mesh::ask(&shard, owner, Request::Moved(there)).await;
+        }
+    })
+    .detach();
+}
+
+/// A message on its way to another shard.
+struct Parcel {
+    id: Vec<u8>,
+    accepted: Wall,
+    meta: Vec<u8>,
+    pieces: Vec<Vec<u8>>,
+    /// Numbers, here, of the recipients that go.
+    open: Vec<u16>,
+}
+
+fn pack(
+    shard: &Shard,
+    key: MessageKey,
+    only: Option<&[u16]>,
+    (address, pool): (IpAddr, Option<&str>),
+) -> Option<Parcel> {
+    let spool = shard.spool.borrow();
+    let view = spool.message(key)?;
+    let meta = Meta::decode(view.meta)?;
+    let goes = |n: &u16| !view.recipients[usize::from(*n)].settled && only.is_none_or(|only| only.contains(n));
+    let open: Vec<u16> = (0..view.recipients.len() as u16).filter(goes).collect();
+    let mut encoded = Vec::new();
+    // The new owner must find its own leased IP in it, or would look for another owner.
+    let pool = pool.unwrap_or(meta.pool);
+    Meta { lease: Some(address), pool, ..meta.moved(&open) }.encode(&mut encoded);
+    let pieces = view.pieces().map(<[u8]>::to_vec).collect();
+    Some(Parcel { id: view.id.to_vec(), accepted: Wall(view.accepted_ms), meta: encoded, pieces, open })
 }
 
 /// The message stays here, stranded; it is looked at again with the next change or start.

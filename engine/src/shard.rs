@@ -4,22 +4,30 @@
 //! All state sits in cells: a shard is one thread, and no borrow lives across an `.await`.
 
 use crate::{
+    claims::Claims,
     clock,
     config::Config,
-    deliver::sites::Sites,
+    deliver::sites::{Site, Sites},
     limits::Limits,
     link::{IpStatus, Report, ShardStatus, Snapshot},
+    memory::Memory,
     mesh::Mesh,
     message::meta::Meta,
+    operate::suspend::Rules,
     outbox,
+    quota::Purses,
+    returning::Returning,
     sign::{Keyring, cache::Signatures},
     signal::Signal,
+    submit::Lists,
     tls::certs::Trust,
+    warmup::Ledgers,
 };
 use mailrail_queue::{
     LaneId, Queue,
     classify::Classifier,
-    policy::{DomainRule, Policy},
+    policy::{DomainRule, Policy, TlsMode},
+    shape::table::Provider,
 };
 use mailrail_spool::{MessageKey, Spool};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -40,6 +48,7 @@ pub(crate) struct Shard {
     pub(crate) number: u16,
     pub(crate) config: Arc<Config>,
     pub(crate) limits: Limits,
+    pub(crate) memory: Memory,
     pub(crate) trust: Trust,
     pub(crate) classifier: Classifier,
     pub(crate) spool: RefCell<Spool>,
@@ -53,10 +62,21 @@ pub(crate) struct Shard {
     pub(crate) nowhere: RefCell<FxHashMap<Box<str>, (&'static str, String)>>,
     /// What last went wrong in a lane.
     troubles: RefCell<FxHashMap<LaneId, String>>,
-    /// Lanes with open connections that wait for mail.
-    resting: RefCell<FxHashMap<LaneId, Rc<Signal>>>,
+    /// Open connections that wait for mail, by lane; the one that was busy last is woken first, so that those too many
+    /// grow old and go.
+    resting: RefCell<FxHashMap<LaneId, Vec<Rc<Signal>>>>,
     pub(crate) signatures: RefCell<Signatures>,
+    /// Of mail that is not signed.
+    no_signature: Rc<[u8]>,
     pub(crate) mesh: Mesh,
+    pub(crate) claims: Claims,
+    /// Whom not to send to.
+    pub(crate) lists: RefCell<Lists>,
+    /// What accounts may send without asking.
+    pub(crate) purses: Purses,
+    pub(crate) ledgers: Ledgers,
+    /// What is suspended.
+    pub(crate) rules: Rules,
     /// Messages on their way to another shard.
     pub(crate) moving: RefCell<FxHashSet<MessageKey>>,
     pub(crate) reports: mpsc::Sender<Report>,
@@ -65,7 +85,9 @@ pub(crate) struct Shard {
     pub(crate) events: outbox::State,
     sequence: Cell<u64>,
     chance: Cell<u64>,
-    /// What the spool held at the start is in the queue.
+    /// What the spool held at the start is being put into the queue.
+    pub(crate) loading: Cell<bool>,
+    /// It is there.
     pub(crate) loaded: Cell<bool>,
     /// No new mail, no new connections; what is in flight ends.
     pub(crate) stopping: Cell<bool>,
@@ -77,6 +99,8 @@ pub(crate) struct Shard {
     pub(crate) dirty: Signal,
     /// Somebody waits for the next sync: do not delay it.
     pub(crate) urgent: Cell<bool>,
+    /// Clients that a group may wait for.
+    pub(crate) returning: Returning,
     /// A group became durable, or the spool failed.
     pub(crate) committed: Signal,
     /// There may be new durable records for the event log.
@@ -87,6 +111,18 @@ pub(crate) struct Shard {
     pub(crate) chores: Signal,
     /// A chore is done: there may be room.
     pub(crate) room: Signal,
+    /// Notes of ledgers were given to the spool.
+    pub(crate) noted: Signal,
+    /// There is something that the other shards should know at once.
+    pub(crate) news: Signal,
+}
+
+/// How a site is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) tls: TlsMode,
+    /// Messages a connection.
+    pub(crate) messages: u32,
 }
 
 /// What a shard is made of.
@@ -94,6 +130,7 @@ pub(crate) struct Parts {
     pub(crate) number: u16,
     pub(crate) config: Arc<Config>,
     pub(crate) limits: Limits,
+    pub(crate) memory: Memory,
     pub(crate) trust: Trust,
     pub(crate) certificates: Vec<Option<Arc<rustls::ServerConfig>>>,
     pub(crate) classifier: Classifier,
@@ -106,15 +143,21 @@ pub(crate) struct Parts {
 
 impl Shard {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { number, config, limits, trust, certificates, classifier, spool, mesh, reports, seed } = parts;
+        let Parts { number, config, limits, memory, trust, certificates, classifier, spool, mesh, reports, seed } =
+            parts;
         let mut queue = Queue::new(config.delivery.retry.clone(), config.delivery.connections, seed);
         queue.back_off_sites(config.delivery.site_backoff.clone());
         let signatures = Signatures::new(limits.signature_bytes);
-        let nothing = Snapshot { policy: Arc::new(Policy::default()), keys: Arc::new(Keyring::default()) };
+        let nothing = Snapshot {
+            policy: Arc::new(Policy::default()),
+            keys: Arc::new(Keyring::default()),
+            credentials: Arc::default(),
+        };
         Self {
             number,
             config,
             limits,
+            memory,
             trust,
             classifier,
             spool: RefCell::new(spool),
@@ -127,7 +170,13 @@ impl Shard {
             troubles: RefCell::default(),
             resting: RefCell::default(),
             signatures: RefCell::new(signatures),
+            no_signature: Rc::from([]),
             mesh,
+            claims: Claims::default(),
+            lists: RefCell::default(),
+            purses: Purses::default(),
+            ledgers: Ledgers::default(),
+            rules: Rules::default(),
             moving: RefCell::default(),
             reports,
             stats: RefCell::default(),
@@ -135,17 +184,21 @@ impl Shard {
             events: outbox::State::default(),
             sequence: Cell::new(0),
             chance: Cell::new(seed),
+            loading: Cell::new(false),
             loaded: Cell::new(false),
             stopping: Cell::new(false),
             stopped: Cell::new(false),
             ending: Signal::default(),
             dirty: Signal::default(),
             urgent: Cell::new(false),
+            returning: Returning::default(),
             committed: Signal::default(),
             outbox: Signal::default(),
             work: Signal::default(),
             chores: Signal::default(),
             room: Signal::default(),
+            noted: Signal::default(),
+            news: Signal::default(),
         }
     }
 
@@ -172,6 +225,7 @@ impl Shard {
         let mine = snapshot.policy.leases.iter().filter(|lease| lease.shard == self.number);
         *self.leases.borrow_mut() = mine.map(|lease| (lease.address, Arc::clone(&lease.helo))).collect();
         *self.snapshot.borrow_mut() = Rc::new(snapshot);
+        self.queue.borrow_mut().set_providers(clock::mono(), &self.policy().policy.providers);
         let domains: Vec<_> =
             self.sites.borrow().iter().map(|(key, site)| (Arc::clone(key), Arc::clone(&site.domain))).collect();
         for (key, domain) in domains {
@@ -179,10 +233,30 @@ impl Shard {
         }
     }
 
-    /// Tells the queue how many connections a site may have.
+    /// Tells the queue how many connections a site may have, and which provider's it is.
     pub(crate) fn limit_site(&self, key: &Arc<str>, domain: &str) {
         let connections = self.rule_of(domain).connections;
-        self.queue.borrow_mut().limit_site(key, connections);
+        let provider = self.sites.borrow().get(key).and_then(|site| self.provider_of(site));
+        let mut queue = self.queue.borrow_mut();
+        queue.limit_site(key, connections);
+        queue.provider_of_site(clock::mono(), key, provider.as_ref().map(|provider| &provider.name));
+    }
+
+    /// The provider of a site: that of the host that is tried first.
+    pub(crate) fn provider_of(&self, site: &Site) -> Option<Arc<Provider>> {
+        let host = site.hosts.iter().min_by_key(|host| host.preference)?;
+        self.snapshot.borrow().policy.provider_of(&host.name).cloned()
+    }
+
+    /// What holds for connections to a site: the rule of the domain, then what its provider says.
+    pub(crate) fn terms_of(&self, site: &Site) -> Terms {
+        let (rule, provider) = (self.rule_of(&site.domain), self.provider_of(site));
+        let of = |provider: &Provider| (provider.tls, provider.messages);
+        let (tls, messages) = provider.as_deref().map(of).unwrap_or_default();
+        Terms {
+            tls: rule.tls.or(tls).unwrap_or_default(),
+            messages: rule.messages_per_connection.or(messages).unwrap_or(self.config.delivery.messages_per_connection),
+        }
     }
 
     /// The rule of a recipient domain.
@@ -190,9 +264,24 @@ impl Shard {
         self.snapshot.borrow().policy.rule_of(domain)
     }
 
+    /// Name of the provider of the site with this identity, if it is one of those known.
+    pub(crate) fn provider_name(&self, key: &str) -> Option<Arc<str>> {
+        let sites = self.sites.borrow();
+        self.provider_of(sites.get(key)?).map(|provider| Arc::clone(&provider.name))
+    }
+
     /// Is this leased IP one of this shard's?
     pub(crate) fn owns(&self, address: IpAddr) -> bool {
         self.leases.borrow().contains_key(&address)
+    }
+
+    /// Has this leased IP a plan that is not known to be done?
+    pub(crate) fn warms_up(&self, address: IpAddr) -> bool {
+        let snapshot = self.policy();
+        let planned = snapshot.policy.leases.iter().any(|lease| lease.address == address && lease.warmup.is_some());
+        let mut queue = self.queue.borrow_mut();
+        let lease = queue.lease_id(address);
+        planned && queue.left(clock::mono(), clock::wall(), lease) != mailrail_queue::Left::Done
     }
 
     /// What a leased IP of this shard says in EHLO.
@@ -236,12 +325,16 @@ impl Shard {
     /// The DKIM signatures of a message, ready to go in front of its content; empty if no key is for it. Made at the first
     /// try, kept only while there will be another one.
     pub(crate) fn signatures_of(&self, key: MessageKey) -> Rc<[u8]> {
+        if self.snapshot.borrow().keys.is_empty() {
+            return Rc::clone(&self.no_signature);
+        }
         if let Some(kept) = self.signatures.borrow().get(key) {
             return kept;
         }
         let spool = self.spool.borrow();
-        let Some(view) = spool.message(key) else { return Rc::from([]) };
-        let Some(meta) = Meta::decode(view.meta) else { return Rc::from([]) };
+        let nothing = || Rc::clone(&self.no_signature);
+        let Some(view) = spool.message(key) else { return nothing() };
+        let Some(meta) = Meta::decode(view.meta) else { return nothing() };
         let snapshot = self.policy();
         let mut fields = Vec::with_capacity(1024);
         match snapshot.keys.sign(meta.from_domain, clock::wall(), view.pieces(), &mut fields) {
@@ -275,33 +368,49 @@ impl Shard {
         self.troubles.borrow().get(&lane).cloned()
     }
 
-    /// The signal that wakes connections of a lane which wait for mail.
-    pub(crate) fn rest(&self, lane: LaneId) -> Rc<Signal> {
-        Rc::clone(self.resting.borrow_mut().entry(lane).or_default())
+    /// A connection of this lane waits for mail: `wake` is raised when there is some, or the shard stops.
+    pub(crate) fn rest(&self, lane: LaneId, wake: &Rc<Signal>) {
+        let mut resting = self.resting.borrow_mut();
+        let lane = resting.entry(lane).or_default();
+        if !lane.iter().any(|known| Rc::ptr_eq(known, wake)) {
+            lane.push(Rc::clone(wake));
+        }
     }
 
-    /// Nobody of this lane rests any more.
-    pub(crate) fn rested(&self, lane: LaneId) {
+    /// It does not any more.
+    pub(crate) fn rested(&self, lane: LaneId, wake: &Rc<Signal>) {
         let mut resting = self.resting.borrow_mut();
-        // One for the map, one for the caller.
-        if resting.get(&lane).is_some_and(|signal| Rc::strong_count(signal) <= 2) {
+        let Some(others) = resting.get_mut(&lane) else { return };
+        others.retain(|known| !Rc::ptr_eq(known, wake));
+        if others.is_empty() {
             resting.remove(&lane);
         }
     }
 
-    /// Wakes the resting connections for which there is mail.
+    /// Wakes resting connections for mail that has become ready: as many as there is mail for.
     pub(crate) fn wake_resting(&self) {
+        let mut queue = self.queue.borrow_mut();
+        let mut resting = self.resting.borrow_mut();
+        while let Some((lane, ready)) = queue.served() {
+            let Some(lane) = resting.get_mut(&lane) else { continue };
+            let others = lane.len().saturating_sub(ready as usize);
+            lane.drain(others..).for_each(|wake| wake.raise());
+        }
+    }
+
+    /// Has resting connections leave, that others wait for.
+    pub(crate) fn clear_crowds(&self) {
         let queue = self.queue.borrow();
-        for (lane, signal) in self.resting.borrow().iter() {
-            if queue.has_ready(*lane) {
-                signal.raise();
-            }
+        if queue.has_crowds() {
+            let resting = self.resting.borrow();
+            let crowded = resting.iter().filter(|(lane, _)| queue.is_crowded(**lane));
+            crowded.flat_map(|(_, lines)| lines).for_each(|wake| wake.raise());
         }
     }
 
     /// Wakes every resting connection: the shard stops.
     pub(crate) fn wake_all_resting(&self) {
-        self.resting.borrow().values().for_each(|signal| signal.raise());
+        self.resting.borrow().values().flatten().for_each(|wake| wake.raise());
     }
 
     /// Forgets what no queued mail needs.
@@ -315,5 +424,6 @@ impl Shard {
 
 fn no_counts(address: IpAddr) -> IpStatus {
     let (helo, pool) = (String::new(), String::new());
-    IpStatus { address, helo, pool, queued: 0, connections: 0, delivered: 0, deferred: 0, bounced: 0 }
+    let warmup = None;
+    IpStatus { address, helo, pool, queued: 0, connections: 0, delivered: 0, deferred: 0, bounced: 0, warmup }
 }

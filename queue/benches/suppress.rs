@@ -16,7 +16,7 @@ fn ten_million() -> Set {
     let mut set = Set::default();
     for piece in 0..10 {
         let entry = |n| {
-            let digest = Digest::of(KEY, List::Account(1), &address(n)).expect("an address");
+            let digest = Digest::of(KEY, List::Account("acme1"), &address(n)).expect("an address");
             Change { digest, reason: Some(Reason::Bounce) }
         };
         set = set.with(&mut (piece * MILLION..(piece + 1) * MILLION).map(entry).collect());
@@ -31,7 +31,7 @@ fn look_ups(criterion: &mut Criterion) {
     lists.swap(Arc::new(set));
     // Changes since the set was made.
     for n in 20 * MILLION..20 * MILLION + 10_000 {
-        let digest = Digest::of(KEY, List::Account(1), &address(n)).expect("an address");
+        let digest = Digest::of(KEY, List::Account("acme1"), &address(n)).expect("an address");
         lists.change(Change { digest, reason: Some(Reason::Bounce) });
     }
     let mut group = criterion.benchmark_group("look up in 10 million");
@@ -42,7 +42,7 @@ fn look_ups(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 next = (next + 1) % asked.len();
-                black_box(suppressed(&lists, KEY, 1, Reasons::default(), None, &asked[next]))
+                black_box(suppressed(&lists, KEY, "acme1", Reasons::default(), None, &asked[next]))
             });
         });
     }

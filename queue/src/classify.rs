@@ -215,13 +215,13 @@ impl Rule {
     }
 }
 
-fn code_fits(pattern: &str, code: u16) -> bool {
+pub(crate) fn code_fits(pattern: &str, code: u16) -> bool {
     let digits = [code / 100 % 10, code / 10 % 10, code % 10];
     pattern.len() == 3
         && pattern.bytes().zip(digits).all(|(p, digit)| p == b'x' || u16::from(p.wrapping_sub(b'0')) == digit)
 }
 
-fn enhanced_fits(pattern: &str, enhanced: (u8, u16, u16)) -> bool {
+pub(crate) fn enhanced_fits(pattern: &str, enhanced: (u8, u16, u16)) -> bool {
     let (class, subject, detail) = enhanced;
     let mut parts = pattern.split('.');
     [u16::from(class), subject, detail]

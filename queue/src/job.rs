@@ -4,6 +4,7 @@ use crate::{
     lane::LeaseId,
     list::Link,
     time::{Mono, Wall},
+    warmup::day::Day,
 };
 use smallvec::SmallVec;
 
@@ -45,7 +46,12 @@ pub struct Target {
 pub(crate) enum Recipients {
     One(u16),
     Many(Box<Several>),
+    /// So many of the job's domain, each with a message of its own: they have no numbers, and nobody tells them apart.
+    Crowd(u32),
 }
+
+/// Recipients, and the domain of the first.
+pub(crate) type Owned = (Recipients, u32);
 
 /// See [`Recipients`].
 #[derive(Clone, Debug, Default)]
@@ -67,17 +73,48 @@ impl Recipients {
         match self {
             Self::One(one) => std::slice::from_ref(one),
             Self::Many(many) => &many.numbers,
+            Self::Crowd(_) => &[],
         }
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.as_slice().len() as u64
+        match self {
+            Self::Crowd(count) => u64::from(*count),
+            numbered => numbered.as_slice().len() as u64,
+        }
+    }
+
+    /// Transactions that they take.
+    pub(crate) fn messages(&self) -> u32 {
+        if let Self::Crowd(count) = self { *count } else { 1 }
+    }
+
+    /// Is this the domain of one of them?
+    pub(crate) fn names(&self, own: u32, domain: u32) -> bool {
+        match self {
+            Self::Crowd(_) => own == domain,
+            numbered => numbered.iter(own).any(|(_, of)| of == domain),
+        }
+    }
+
+    /// The first `most` of them, and the others; none if one of the two would be nobody.
+    pub(crate) fn divide(&self, own: u32, most: usize) -> Option<(Owned, Owned)> {
+        if most == 0 || most as u64 >= self.len() {
+            return None;
+        }
+        if let Self::Crowd(count) = self {
+            let first = u32::try_from(most).unwrap_or(u32::MAX);
+            return Some(((Self::Crowd(first), own), (Self::Crowd(count - first), own)));
+        }
+        let pairs: SmallVec<[(u16, u32); 8]> = self.iter(own).collect();
+        let (first, rest) = pairs.split_at_checked(most)?;
+        Some((Self::of(first)?, Self::of(rest)?))
     }
 
     /// Each with its domain; `own` is the job's.
     pub(crate) fn iter(&self, own: u32) -> impl Iterator<Item = (u16, u32)> {
         let domains = match self {
-            Self::One(_) => &[],
+            Self::One(_) | Self::Crowd(_) => &[],
             Self::Many(many) => &many.domains[..],
         };
         let domain = move |index: usize| domains.get(index).copied().unwrap_or(own);
@@ -87,6 +124,9 @@ impl Recipients {
     /// Domains of the recipients, each once, in order.
     pub(crate) fn domains(&self, own: u32) -> SmallVec<[u32; 4]> {
         let mut domains = SmallVec::new();
+        if let Self::Crowd(_) = self {
+            domains.push(own);
+        }
         for (_, domain) in self.iter(own) {
             if domains.last() != Some(&domain) && !domains.contains(&domain) {
                 domains.push(domain);
@@ -120,7 +160,11 @@ pub(crate) enum Place {
     Ready { lane: u32 },
     /// Waiting for its time.
     Deferred { lane: u32 },
-    /// Handed out.
+    /// Waiting until the warm-up plan of its leased IP lets it go.
+    Waiting { lane: u32 },
+    /// Suspended by an operator, until [`crate::Queue::release_held`].
+    Held { lane: u32 },
+    /// Handed out; taken out without a lane, it has [`crate::list::NONE`].
     InFlight { lane: u32 },
     /// Without a leased IP.
     Stranded { site: u32 },
@@ -131,9 +175,12 @@ pub(crate) enum Place {
 impl Place {
     pub(crate) fn lane(self) -> Option<u32> {
         match self {
-            Self::Ready { lane } | Self::Deferred { lane } | Self::InFlight { lane } | Self::Ending { lane } => {
-                Some(lane)
-            }
+            Self::Ready { lane }
+            | Self::Deferred { lane }
+            | Self::Waiting { lane }
+            | Self::Held { lane }
+            | Self::InFlight { lane }
+            | Self::Ending { lane } => Some(lane),
             Self::Loose | Self::Unresolved { .. } | Self::Stranded { .. } => None,
         }
     }
@@ -142,7 +189,7 @@ impl Place {
     pub(crate) fn column(self) -> Option<usize> {
         match self {
             Self::Ready { .. } => Some(0),
-            Self::Deferred { .. } => Some(1),
+            Self::Deferred { .. } | Self::Waiting { .. } | Self::Held { .. } => Some(1),
             Self::InFlight { .. } => Some(2),
             _ => None,
         }
@@ -159,7 +206,7 @@ pub(crate) struct Job<K> {
     pub(crate) key: K,
     pub(crate) recipients: Recipients,
     pub(crate) expires: Wall,
-    /// No try before.
+    /// No try before; of one that waits for a plan: since when.
     pub(crate) due: Mono,
     /// By [`crate::list::ORDER`] and [`crate::list::EXPIRY`].
     pub(crate) links: [Link; 2],
@@ -169,7 +216,22 @@ pub(crate) struct Job<K> {
     /// Tells it from others that had its number.
     pub(crate) serial: u32,
     pub(crate) attempts: u16,
+    /// Its recipients are charged to its leased IP for this day; the first of all days: they are not.
+    pub(crate) paid: Day,
+    /// [`SEEN`], [`ASKED`], [`TOLD`], [`PUT_OFF`], [`AGAIN`].
+    pub(crate) flags: u8,
 }
+
+/// A receiver may have seen what was paid for.
+pub(crate) const SEEN: u8 = 1;
+/// Whether another leased IP may take it has been asked since it waits.
+pub(crate) const ASKED: u8 = 2;
+/// Its sender has been told that it waits.
+pub(crate) const TOLD: u8 = 4;
+/// It waits because its site or provider is left alone, and not because it was tried.
+pub(crate) const PUT_OFF: u8 = 8;
+/// What was paid for was seen at a try before the one for which it is handed out.
+pub(crate) const AGAIN: u8 = 16;
 
 impl<K> Job<K> {
     /// The tick of the calendar of expiries by which it has surely expired.

@@ -52,10 +52,18 @@ pub struct LaneInfo {
     pub in_flight: u64,
     /// Connections open or being opened.
     pub connections: u32,
+    /// The provider that the site is of.
+    pub provider: Option<Arc<str>>,
+    /// The provider whose ladder counts its mail; none: its leased IP is in no managed pool.
+    pub ladder: Option<Arc<str>>,
+    /// Its provider is sent nothing by this leased IP before.
+    pub suspended_until: Option<Mono>,
     /// No new connection before.
     pub backed_off_until: Option<Mono>,
     /// Expiry of the first of its ready jobs.
     pub min_expires: Wall,
+    /// When the warm-up plan of its leased IP lets go the first of the mail that waits for it, if some does.
+    pub opens: Option<Mono>,
 }
 
 #[derive(Debug)]
@@ -65,8 +73,8 @@ pub(crate) struct Lane {
     pub(crate) site: u32,
     /// Ready jobs, the next one first.
     pub(crate) list: List<ORDER>,
-    /// How many they are.
-    pub(crate) ready: u32,
+    /// How many messages they are.
+    pub(crate) ready: u64,
     /// Jobs of it, wherever they are.
     pub(crate) jobs: u32,
     /// Recipients by place, for listings.
@@ -84,6 +92,14 @@ pub(crate) struct Lane {
     pub(crate) stamp: u32,
     /// It is in the list of lanes to look at.
     pub(crate) listed: bool,
+    /// It is in the list of lanes whose open connections have mail.
+    pub(crate) told: bool,
+    /// What it shares with the other lanes of its leased IP to sites of one provider.
+    pub(crate) shape: Option<u32>,
+    /// It stands in line for a connection of its shape, or for a message.
+    pub(crate) in_crowd: bool,
+    /// See `in_crowd`.
+    pub(crate) is_stalled: bool,
 }
 
 impl Lane {
@@ -104,19 +120,23 @@ impl Lane {
             backed_off_until: Mono(0),
             stamp: 0,
             listed: false,
+            told: false,
+            shape: None,
+            in_crowd: false,
+            is_stalled: false,
         }
     }
 
     /// Ready jobs that one connection should have before another one is opened for them: a connection costs several round
     /// trips, a further message on it one at most.
-    const PER_CONNECTION: u32 = 8;
+    const PER_CONNECTION: u64 = 8;
 
     /// Is one more connection worth it now?
     pub(crate) fn wants_connection(&self, now: Mono) -> bool {
         let taught = self.learned.map_or(self.limit, |(most, _)| most);
         // After a failure one connection goes ahead and finds out.
         let careful = self.failures > 0 && self.opening > 0;
-        let served = self.connections.saturating_mul(Self::PER_CONNECTION);
+        let served = u64::from(self.connections) * Self::PER_CONNECTION;
         self.ready > served
             && self.connections < taught.min(self.limit).max(1)
             && now >= self.backed_off_until

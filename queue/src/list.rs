@@ -81,6 +81,16 @@ impl<const WHICH: usize> List<WHICH> {
         }
     }
 
+    /// From the last to the first.
+    pub(crate) fn iter_back<'a, K>(&self, jobs: &'a Slab<Job<K>>) -> impl Iterator<Item = (u32, &'a Job<K>)> {
+        let mut next = self.tail;
+        std::iter::from_fn(move || {
+            let (id, job) = (next, jobs.get(next)?);
+            next = job.links[WHICH].prev;
+            Some((id, job))
+        })
+    }
+
     pub(crate) fn iter<'a, K>(&self, jobs: &'a Slab<Job<K>>) -> impl Iterator<Item = (u32, &'a Job<K>)> {
         let mut next = self.head;
         std::iter::from_fn(move || {

@@ -75,6 +75,11 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// No value has a number as high as this.
+    pub(crate) fn end(&self) -> u32 {
+        self.chunks.last().map_or(0, |last| ((self.chunks.len() - 1) * CHUNK + last.len()) as u32)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let slots = self.chunks.iter().flatten().enumerate();
         slots.filter_map(|(number, slot)| match slot {

@@ -11,6 +11,10 @@ pub(crate) enum Due {
     Lane(u32),
     /// A domain that nobody knew, or whose answer is overdue.
     Domain(u32),
+    /// A leased IP, by its position, whose plan lets go more of the mail that waits.
+    Lease(u32),
+    /// A leased IP and a provider, that have something to give each other again.
+    Shape(u32),
 }
 
 /// In milliseconds.

@@ -113,6 +113,25 @@ impl Client {
         self.read(version, &body)
     }
 
+    /// POST of a JSON document, answer read as `T`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|why| self.broken(&why))?;
+        let (version, body) = self.request(Method::POST, path, Some(body))?;
+        self.read(version, &body)
+    }
+
+    /// DELETE, answer read as `T`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let (version, body) = self.request(Method::DELETE, path, None)?;
+        self.read(version, &body)
+    }
+
     fn read<T: DeserializeOwned>(&self, server: String, body: &[u8]) -> Result<T, ClientError> {
         serde_json::from_slice(body).map_err(|why| ClientError::Unreadable { server, why: why.to_string() })
     }

@@ -26,10 +26,21 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it; returns when it serves.
     pub(crate) fn start(config: &Path) -> Result<Self, Failure> {
+        let mut server = Self::spawn(config)?;
+        server.serves()?;
+        Ok(server)
+    }
+
+    /// Starts it, and does not wait.
+    pub(crate) fn spawn(config: &Path) -> Result<Self, Failure> {
         let directory = config.parent().unwrap_or(Path::new("."));
         let (log, socket) = (directory.join("server.log"), directory.join("data/control.sock"));
         let failed = |what: &str, why: std::io::Error| Failure::Operation(format!("{what}: {why}"));
-        let output = fs::File::create(&log).map_err(|why| failed("log of the server", why))?;
+        let output = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(|why| failed("log of the server", why))?;
         let binary = std::env::current_exe().map_err(|why| failed("this program", why))?;
         let child = Command::new(binary)
             .args(["serve", "--grace", "5", "--log", "warn", "--log-format", "human", "--config"])
@@ -43,18 +54,22 @@ impl Server {
             .spawn()
             .map_err(|why| failed("server", why))?;
         let client = Client::new(socket.clone(), Duration::from_secs(10)).map_err(|why| failed("client", why))?;
-        let mut server = Self { child, client, log, socket };
+        Ok(Self { child, client, log, socket })
+    }
+
+    /// Waits until it serves.
+    pub(crate) fn serves(&mut self) -> Result<(), Failure> {
         let end = Instant::now() + PATIENCE;
-        while server.status().is_err() {
-            if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(server.ended(status));
+        while self.status().is_err() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.ended(status));
             }
             if Instant::now() > end {
-                return Err(Failure::Operation(format!("the server does not answer\n{}", server.said())));
+                return Err(Failure::Operation(format!("the server does not answer\n{}", self.said())));
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(server)
+        Ok(())
     }
 
     fn ended(&self, status: ExitStatus) -> Failure {
@@ -104,6 +119,16 @@ impl Server {
             }
         }
         Err(Failure::Operation(format!("the server does not stop\n{}", self.said())))
+    }
+
+    /// Ends it at once (SIGKILL), as a crash would.
+    pub(crate) fn kill(mut self) -> Result<(), Failure> {
+        if let Some(status) = self.child.try_wait()? {
+            return Err(self.ended(status));
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     fn signal(&self) {

@@ -305,6 +305,46 @@ fn ci_scripts_stop_at_the_first_failure() {
     none(findings);
 }
 
+/// Names in backquotes in THREATS.md: of a file that holds tests, or of a test in it.
+#[test]
+fn what_threats_says_is_tested_has_a_test_of_that_name() {
+    let threats = fs::read_to_string(root().join("THREATS.md")).expect("there is a THREATS.md");
+    let sources = sources();
+    let tests: std::collections::BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|source| source.text.split("fn ").skip(1))
+        .map(|rest| &rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())])
+        .collect();
+    let mut findings = Vec::new();
+    // Odd pieces stand between backquotes.
+    for name in threats.split('`').skip(1).step_by(2) {
+        let is_test = name.matches('_').count() >= 2 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        if is_test && !tests.contains(name) {
+            findings.push(format!("THREATS.md: there is no test `{name}`"));
+        }
+        if name.ends_with(".rs") && !sources.iter().any(|source| source.path.ends_with(name)) {
+            findings.push(format!("THREATS.md: there is no file `{name}`"));
+        }
+    }
+    // What stops somebody is code with a test.
+    for (at, line) in threats.lines().enumerate() {
+        let claims = line.starts_with("| ") && line.matches('|').count() == 4 && !line.contains("|---");
+        let is_head = line.contains("| reaches |") || line.contains("| where |");
+        let is_asset = threats.lines().take(at).filter(|line| line.starts_with("## ")).count() < 2;
+        let named = line.split('`').skip(1).step_by(2).any(|name| tests.contains(name));
+        if claims
+            && !is_head
+            && !is_asset
+            && !named
+            && !line.contains("**Not stopped**")
+            && !line.contains("| Nothing:")
+        {
+            findings.push(format!("THREATS.md:{}: name the test that shows it", at + 1));
+        }
+    }
+    none(findings);
+}
+
 #[test]
 fn every_subcommand_is_in_the_readme() {
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_mailrail")).arg("--help").output().expect("it starts");

@@ -3,11 +3,11 @@
 //! Plain data and a pure lookup; no sockets, no clock. Must never guess: a name nobody declared is NXDOMAIN.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// Longest CNAME chain that is followed; RFC 1034 section 3.6.2 wants chains short.
@@ -121,6 +121,14 @@ impl Zone {
             rest = tail;
         }
         self.add(name, RData::TXT(TXT::new(strings)));
+        self
+    }
+
+    /// Makes an address point at a name, under its name in `in-addr.arpa` or `ip6.arpa`.
+    #[must_use]
+    pub fn ptr(mut self, address: IpAddr, target: &str) -> Self {
+        let name = Name::from(address).to_ascii();
+        self.add(&name, RData::PTR(PTR(parse(target))));
         self
     }
 

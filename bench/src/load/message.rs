@@ -8,6 +8,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use super::header::{self, Header};
+
 /// Text that bodies are cut from, in bytes.
 const POOL: usize = 512 << 10;
 /// Addresses written into the To field at most; the envelope has them all.
@@ -98,7 +100,7 @@ pub(super) struct Recipe {
     pub(super) senders: Vec<String>,
     pub(super) domains: Vec<RecipientDomain>,
     pub(super) per_message: (usize, usize),
-    pub(super) headers: Vec<(String, String)>,
+    pub(super) headers: Vec<Header>,
     /// Running sums of the domains' weights.
     weights: Vec<f64>,
     pool: Vec<u8>,
@@ -134,7 +136,7 @@ pub(super) struct Ingredients {
     pub(super) senders: Vec<String>,
     pub(super) domains: Vec<RecipientDomain>,
     pub(super) per_message: (usize, usize),
-    pub(super) headers: Vec<(String, String)>,
+    pub(super) headers: Vec<Header>,
     pub(super) dot_lines: bool,
 }
 
@@ -223,8 +225,8 @@ impl Recipe {
             "\r\nSubject: Load message {number} of run {}\r\nDate: {}\r\nMessage-ID: <{}.{number}@{}>\r\n",
             self.run, stamp.date, self.run, self.hostname
         );
-        for (name, value) in &self.headers {
-            let _ = write!(out, "{name}: {value}\r\n");
+        for header in header::of_message(&self.headers, self.seed, number) {
+            let _ = write!(out, "{}: {}\r\n", header.name, header.value);
         }
         out.extend_from_slice(
             b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\nContent-Transfer-Encoding: 7bit\r\n\r\n",
@@ -320,7 +322,7 @@ mod tests {
                 RecipientDomain { users: 2, ..RecipientDomain::new("one.test") },
             ],
             per_message,
-            headers: vec![("X-Extra".into(), "yes".into())],
+            headers: vec![Header { name: "X-Extra".into(), value: "yes".into(), share: None }],
             dot_lines: true,
         })
     }

@@ -4,6 +4,7 @@
 //! PIPELINING, nothing allocated a message but its envelope. It talks to the one address it is given and nothing else.
 
 mod client;
+mod header;
 mod message;
 mod reply;
 mod schedule;
@@ -24,6 +25,7 @@ use thiserror::Error;
 
 use crate::tls::{TlsError, client_config};
 use client::Habits;
+pub use header::Header;
 use message::{Ingredients, Recipe};
 pub use message::{RecipientDomain, Sizes};
 use schedule::Schedule;
@@ -91,7 +93,7 @@ pub struct Load {
     /// Fewest and most recipients of a message.
     pub recipients_per_message: (usize, usize),
     /// Headers on top of the usual ones.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<Header>,
     /// Some lines begin with a dot.
     pub dot_lines: bool,
     /// TLS.

@@ -10,6 +10,7 @@ mod connection;
 mod counts;
 mod data;
 pub mod dkim;
+mod maildir;
 mod policy;
 mod reactor;
 mod session;
@@ -17,8 +18,10 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -34,6 +37,7 @@ use crate::tls::{TlsError, TlsIdentity, server_config};
 use books::Books;
 pub use counts::{Counts, SinkReport};
 use dkim::{DkimError, DkimKeys, Verifier, Workers};
+use maildir::Maildir;
 use shared::{Shared, lock};
 
 /// What a sink keeps of the mail it takes.
@@ -74,10 +78,16 @@ pub struct SinkConfig {
     pub tls: Option<TlsIdentity>,
     /// What is kept.
     pub store: Store,
+    /// Writes each message into this Maildir, too.
+    pub maildir: Option<PathBuf>,
     /// Checks DKIM signatures with these keys.
     pub dkim: Option<DkimKeys>,
     /// Threads that check signatures.
     pub dkim_threads: usize,
+    /// Is told of what one receiver model takes.
+    pub observer: Option<Observer>,
+    /// Source IPs whose recipients are counted day by day: see [`Sink::named`].
+    pub watched: Vec<IpAddr>,
     /// Reactor threads; one is right up to some 40,000 messages a second.
     pub threads: usize,
     /// Seed of what models leave to chance.
@@ -98,8 +108,11 @@ impl Default for SinkConfig {
             hostname: "sink.test".into(),
             tls: None,
             store: Store::default(),
+            maildir: None,
             dkim: None,
             dkim_threads: 1,
+            observer: None,
+            watched: Vec::new(),
             threads: 1,
             seed: 1,
             connections_max: 100_000,
@@ -128,6 +141,21 @@ impl SinkConfig {
     }
 }
 
+/// Called with each message, content included, that a receiver model takes; from the sink's threads, so it must be quick.
+#[derive(Clone)]
+pub struct Observer {
+    /// Name of the model.
+    pub model: String,
+    /// What is called.
+    pub tell: Arc<dyn Fn(&Delivery) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observer").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
 /// Why a sink cannot start.
 #[derive(Debug, Error)]
 pub enum SinkError {
@@ -145,6 +173,14 @@ pub enum SinkError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The Maildir cannot be made.
+    #[error("Maildir {}: {source}", path.display())]
+    Maildir {
+        /// Where.
+        path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
@@ -219,7 +255,15 @@ impl Sink {
         let books = (0..threads).map(|_| Mutex::new(Books::new(config.store))).collect();
         let mut shared = Shared::new(config.hostname, table, books);
         shared.tls = config.tls.as_ref().map(server_config).transpose()?;
-        shared.keeps_content = config.dkim.is_some() || matches!(config.store, Store::Full { .. });
+        if let Some(directory) = &config.maildir {
+            let opened = Maildir::open(directory);
+            shared.maildir = Some(opened.map_err(|source| SinkError::Maildir { path: directory.clone(), source })?);
+        }
+        let stored =
+            matches!(config.store, Store::Full { .. }) || shared.maildir.is_some() || config.observer.is_some();
+        shared.keeps_content = config.dkim.is_some() || stored;
+        shared.observer = config.observer;
+        shared.watched = config.watched;
         shared.content_max = config.content_max;
         shared.connections_max = config.connections_max;
         shared.idle_timeout = config.idle_timeout;
@@ -290,6 +334,17 @@ impl Sink {
     #[must_use]
     pub fn deliveries(&self) -> Vec<Arc<Delivery>> {
         self.shared.books.iter().flat_map(|books| lock(books).deliveries.clone()).collect()
+    }
+
+    /// Different pairs of sender and recipient that each watched source IP has named in RCPT, welcome or not, by day (UTC)
+    /// since 1970.
+    #[must_use]
+    pub fn named(&self) -> BTreeMap<(IpAddr, u64), u64> {
+        let mut all: HashMap<(IpAddr, u64), HashSet<u64>> = HashMap::new();
+        for books in &self.shared.books {
+            lock(books).named.iter().for_each(|(place, named)| all.entry(*place).or_default().extend(named));
+        }
+        all.into_iter().map(|(place, named)| (place, named.len() as u64)).collect()
     }
 
     /// Waits until so many copies (recipients) have been delivered in all; false where that takes longer than

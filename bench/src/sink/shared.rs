@@ -1,5 +1,6 @@
 //! What all threads of a sink share: what never changes, and the memory of the models.
 
+use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,8 +8,10 @@ use std::time::Duration;
 use rustls::ServerConfig;
 
 use crate::model::Table;
+use crate::sink::Observer;
 use crate::sink::books::Books;
 use crate::sink::dkim::Workers;
+use crate::sink::maildir::Maildir;
 use crate::sink::policy::Policy;
 
 #[derive(Debug)]
@@ -23,6 +26,9 @@ pub(super) struct Shared {
     pub(super) connections_max: usize,
     pub(super) idle_timeout: Duration,
     pub(super) workers: Option<Workers>,
+    pub(super) maildir: Option<Maildir>,
+    pub(super) observer: Option<Observer>,
+    pub(super) watched: Vec<IpAddr>,
     policy: Mutex<Policy>,
     /// One a reactor thread.
     pub(super) books: Vec<Mutex<Books>>,
@@ -43,6 +49,9 @@ impl Shared {
             connections_max: usize::MAX,
             idle_timeout: Duration::MAX,
             workers: None,
+            maildir: None,
+            observer: None,
+            watched: Vec::new(),
             policy: Mutex::default(),
             books,
             progress: Condvar::new(),

@@ -1,6 +1,6 @@
 //! What a configuration will do, in words, for `mailrail check`.
 
-use super::Config;
+use super::{Auth, Config, ControlConfig};
 use crate::privileges;
 use rustix::process::{Resource, getrlimit};
 use std::time::Duration;
@@ -27,9 +27,15 @@ pub fn explain(config: &Config) -> Vec<Finding> {
             Some(_) => ", STARTTLS",
             None => ", no TLS",
         };
-        note(format!("takes mail on {} from {networks}{tls}", listener.address));
+        let auth = match listener.auth {
+            Auth::Off => "",
+            Auth::Optional => ", and from anywhere with credentials",
+            Auth::Required => ", with credentials only",
+        };
+        let account = &listener.account;
+        note(format!("takes mail on {} from {networks}{tls}{auth}, as account {account}", listener.address));
     }
-    note(format!("control socket {}", config.control.socket.display()));
+    note(format!("control socket {}{}", config.control.socket.display(), operators(&config.control)));
     if let Some(metrics) = config.control.metrics {
         note(format!("metrics at http://{metrics}/metrics"));
     }
@@ -37,6 +43,7 @@ pub fn explain(config: &Config) -> Vec<Finding> {
         [] => note("asks the system's name servers".into()),
         servers => note(format!("asks {}", servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))),
     }
+    note(format!("takes mail while memory is below {} MiB", config.memory >> 20));
     for route in &config.routes {
         let hosts = route.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect::<Vec<_>>().join(", ");
         note(format!("mail for {} goes to {hosts}", route.domain));
@@ -95,4 +102,13 @@ fn warnings(config: &Config) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Who may use the control socket besides root and the server's own user.
+fn operators(control: &ControlConfig) -> String {
+    let list = |what, numbers: &[u32]| {
+        let numbers: Vec<_> = numbers.iter().map(u32::to_string).collect();
+        if numbers.is_empty() { String::new() } else { format!(", also for {what} {}", numbers.join(", ")) }
+    };
+    format!("{}{}", list("uid", &control.allow_uids), list("primary gid", &control.allow_gids))
 }

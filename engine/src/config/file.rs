@@ -1,11 +1,12 @@
 //! The file as it is written: every setting with its default, once. Anything unknown is an error.
 
 use super::{
-    Cidr, Config, ConfigError, ControlConfig, DeliveryConfig, DnsConfig, EventsConfig, ListenerConfig, ListenerTls,
-    Route, SpoolConfig,
+    Auth, Cidr, Config, ConfigError, ControlConfig, DeliveryConfig, DnsConfig, EventsConfig, ListenerConfig,
+    ListenerTls, Route, SpoolConfig,
     values::{self, bytes, duration},
 };
-use mailrail_queue::retry::RetrySchedule;
+use crate::memory;
+use mailrail_queue::{policy::DEFAULT_ACCOUNT, retry::RetrySchedule};
 use serde::Deserialize;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -33,9 +34,13 @@ struct File {
     #[serde(default)]
     route: Vec<FileRoute>,
     #[serde(default)]
+    limits: FileLimits,
+    #[serde(default)]
     spool: FileSpool,
     #[serde(default)]
     events: Events,
+    #[serde(default)]
+    ses: Ses,
 }
 
 #[derive(Deserialize)]
@@ -45,6 +50,9 @@ struct Listener {
     #[serde(default = "loopback")]
     allow: Vec<Cidr>,
     tls: Option<Tls>,
+    #[serde(default = "account")]
+    account: String,
+    auth: Option<Spanned<Auth>>,
     #[serde(default)]
     smtputf8: bool,
     #[serde(default = "max_connections")]
@@ -73,6 +81,10 @@ struct Tls {
 struct Control {
     socket: Option<PathBuf>,
     metrics: Option<SocketAddr>,
+    #[serde(default)]
+    allow_uids: Vec<u32>,
+    #[serde(default)]
+    allow_gids: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -197,6 +209,19 @@ impl Default for FileSpool {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct FileLimits {
+    #[serde(deserialize_with = "bytes")]
+    memory: u64,
+}
+
+impl Default for FileLimits {
+    fn default() -> Self {
+        Self { memory: 2 << 30 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct Events {
     #[serde(deserialize_with = "bytes")]
     max_file_size: u64,
@@ -207,6 +232,22 @@ impl Default for Events {
     fn default() -> Self {
         Self { max_file_size: 256 << 20, keep_files: 20 }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Ses {
+    regions: Vec<String>,
+}
+
+impl Default for Ses {
+    fn default() -> Self {
+        Self { regions: vec!["local".into()] }
+    }
+}
+
+fn account() -> String {
+    DEFAULT_ACCOUNT.into()
 }
 
 fn data_dir() -> PathBuf {
@@ -268,7 +309,7 @@ impl Source<'_> {
 }
 
 /// Reads and checks.
-pub(super) fn parse(text: &str, path: &Path, directory: &Path) -> Result<Config, ConfigError> {
+pub(crate) fn parse(text: &str, path: &Path, directory: &Path) -> Result<Config, ConfigError> {
     let source = Source { text, path, directory };
     let file: File = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
@@ -298,6 +339,8 @@ pub(super) fn parse(text: &str, path: &Path, directory: &Path) -> Result<Config,
         control: ControlConfig {
             socket: file.control.socket.map_or_else(|| data_dir.join("control.sock"), |path| source.absolute(&path)),
             metrics: file.control.metrics,
+            allow_uids: file.control.allow_uids,
+            allow_gids: file.control.allow_gids,
         },
         dns: DnsConfig {
             servers: file.dns.servers.into_iter().map(|server| server.0).collect(),
@@ -305,14 +348,17 @@ pub(super) fn parse(text: &str, path: &Path, directory: &Path) -> Result<Config,
         },
         routes: routes(file.route, delivery.port, &source)?,
         delivery,
+        memory: memory(&file.limits, shards, &source)?,
         spool: spool(&file.spool, &source)?,
         events: EventsConfig { max_file_size: file.events.max_file_size.max(4096), keep_files: file.events.keep_files },
+        regions: regions(file.ses, &source)?,
         data_dir,
     })
 }
 
 /// serde's words for an unknown key, with the nearest known one.
-pub(crate) fn friendly(message: &str) -> String {
+#[must_use]
+pub fn friendly(message: &str) -> String {
     let Some(rest) = message.strip_prefix("unknown field `") else { return message.replace('\n', " ") };
     let Some((unknown, rest)) = rest.split_once('`') else { return message.to_owned() };
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
@@ -351,6 +397,12 @@ fn listeners(from: Vec<Listener>, source: &Source<'_>) -> Result<Vec<ListenerCon
         if !(1..=1000).contains(listener.max_recipients.get_ref()) {
             return Err(source.wrong(listener.max_recipients.span().start, "max_recipients must be 1 to 1000"));
         }
+        let auth = listener.auth.as_ref().map_or(Auth::Off, |auth| *auth.get_ref());
+        if auth != Auth::Off && listener.tls.is_none() && !address.ip().is_loopback() {
+            let message =
+                format!("[[listener]] {address}: auth needs tls = {{ … }}: passwords travel in the clear without");
+            return Err(source.wrong(listener.auth.map_or(at, |auth| auth.span().start), message));
+        }
         let tls = listener
             .tls
             .map(|tls| {
@@ -365,6 +417,8 @@ fn listeners(from: Vec<Listener>, source: &Source<'_>) -> Result<Vec<ListenerCon
             address,
             allow: listener.allow,
             tls,
+            account: listener.account.as_str().into(),
+            auth,
             smtputf8: listener.smtputf8,
             max_connections: listener.max_connections.max(1),
             max_connections_per_ip: listener.max_connections_per_ip.max(1),
@@ -374,6 +428,15 @@ fn listeners(from: Vec<Listener>, source: &Source<'_>) -> Result<Vec<ListenerCon
         });
     }
     Ok(listeners)
+}
+
+fn regions(from: Ses, source: &Source<'_>) -> Result<Vec<String>, ConfigError> {
+    let good = |region: &String| region.len() <= 64 && values::is_domain(region);
+    if from.regions.is_empty() || !from.regions.iter().all(good) {
+        let place = source.text.find("[ses").unwrap_or(0);
+        return Err(source.wrong(place, "[ses] regions: at least one name such as \"local\" or \"us-east-1\""));
+    }
+    Ok(from.regions)
 }
 
 fn delivery(from: Delivery, source: &Source<'_>) -> Result<DeliveryConfig, ConfigError> {
@@ -425,6 +488,16 @@ fn routes(from: Vec<FileRoute>, port: u16, source: &Source<'_>) -> Result<Vec<Ro
         routes.push(Route { domain, hosts: hosts.map_err(|message| source.wrong(route.hosts.span().start, message))? });
     }
     Ok(routes)
+}
+
+fn memory(from: &FileLimits, shards: u16, source: &Source<'_>) -> Result<u64, ConfigError> {
+    let least = memory::least(shards);
+    if from.memory < least {
+        let place = source.text.find("[limits").unwrap_or(0);
+        let message = format!("[limits] memory must be {}MiB at least with {shards} shard(s)", least >> 20);
+        return Err(source.wrong(place, message));
+    }
+    Ok(from.memory)
 }
 
 fn spool(from: &FileSpool, source: &Source<'_>) -> Result<SpoolConfig, ConfigError> {

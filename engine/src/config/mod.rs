@@ -7,14 +7,19 @@ mod file;
 mod values;
 
 pub use explain::{Finding, explain};
-pub(crate) use file::{Source, friendly};
-pub use values::Cidr;
+pub(crate) use file::Source;
+pub use file::friendly;
+#[cfg(any(test, fuzzing))]
+pub(crate) use file::parse;
 pub(crate) use values::is_domain;
+pub use values::{Cidr, parse_duration};
 
 use mailrail_queue::retry::RetrySchedule;
+use serde::Deserialize;
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use thiserror::Error;
@@ -68,10 +73,14 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// Smart hosts.
     pub routes: Vec<Route>,
+    /// Octets of memory that load may come to.
+    pub memory: u64,
     /// The store.
     pub spool: SpoolConfig,
     /// The event log.
     pub events: EventsConfig,
+    /// Regions that SMTP passwords may be made for, the first of them in answers.
+    pub regions: Vec<String>,
 }
 
 /// `[[listener]]`
@@ -83,6 +92,10 @@ pub struct ListenerConfig {
     pub allow: Vec<Cidr>,
     /// Certificate, if TLS is offered.
     pub tls: Option<ListenerTls>,
+    /// Account of clients that give no credentials.
+    pub account: Arc<str>,
+    /// Whether clients may, or must, give credentials.
+    pub auth: Auth,
     /// Offer SMTPUTF8.
     pub smtputf8: bool,
     /// Connections at a time, over all shards.
@@ -95,6 +108,19 @@ pub struct ListenerConfig {
     pub max_recipients: usize,
     /// How long an idle client is waited for.
     pub idle_timeout: Duration,
+}
+
+/// `auth` of a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// AUTH is not known.
+    #[default]
+    Off,
+    /// A client that may submit anyway may use it; one from anywhere else must.
+    Optional,
+    /// Nobody submits without.
+    Required,
 }
 
 /// `tls = { … }` of a listener.
@@ -115,6 +141,10 @@ pub struct ControlConfig {
     pub socket: PathBuf,
     /// Address of the Prometheus text, if it is to be served over TCP.
     pub metrics: Option<SocketAddr>,
+    /// Who may use the socket besides root and the server's own user: users by number.
+    pub allow_uids: Vec<u32>,
+    /// And users whose primary group this is.
+    pub allow_gids: Vec<u32>,
 }
 
 /// `[dns]`

@@ -16,6 +16,7 @@ fn the_reference_is_a_working_configuration_with_the_defaults() {
     assert_eq!(config.delivery.connections, least.delivery.connections);
     assert_eq!(config.delivery.messages_per_connection, least.delivery.messages_per_connection);
     assert_eq!(config.delivery.connect_timeout, least.delivery.connect_timeout);
+    assert_eq!(config.memory, least.memory);
     assert_eq!(config.spool.segment_size, least.spool.segment_size);
     assert_eq!(config.spool.max_bytes, least.spool.max_bytes);
     assert_eq!(config.events.max_file_size, least.events.max_file_size);
@@ -36,6 +37,7 @@ fn an_error_is_one_line_with_file_line_and_key() {
         ("hostnam = \"a.b\"\n", 1, "unknown key \"hostnam\"; did you mean \"hostname\"?"),
         ("data_dir = \"x\"\n", 1, "missing field `hostname`"),
         ("hostname = \"a b\"\n", 1, "is not a host name"),
+        ("hostname = \"a.b\"\nshards = 2\n[limits]\nmemory = \"32MiB\"\n", 3, "memory must be 52MiB at least"),
         ("hostname = \"a.b\"\nshards = 0\n", 2, "shards must be 1 to 256"),
         (&format!("hostname = \"a.b\"\n{listener}alow = []\n"), 4, "did you mean \"allow\"?"),
         (&format!("hostname = \"a.b\"\n{listener}allow = [\"10.0.0.0/33\"]\n"), 4, "is not a network"),

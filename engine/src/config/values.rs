@@ -63,7 +63,11 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Reads a period as it is written in the file: `90s`, `5m`, `14h`, `1h30m`.
+///
+/// # Errors
+/// Why it is none, in words.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("\"{text}\" is not a duration; write it as 90s, 5m, 14h or 1h30m");
     let mut rest = text.trim();
     let mut sum = Duration::ZERO;

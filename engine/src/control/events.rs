@@ -3,8 +3,8 @@
 //! Whatever waits is written together and synced once, where blocking is allowed. An event counts as out only after that;
 //! a log that cannot be written holds events in the spools and loses none.
 
-use super::api::state::State;
-use crate::{event::log::EventLog, link::Command};
+use super::{api::state::State, suppression};
+use crate::{clock, event::log::EventLog, link::Command};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinError, time::Instant};
 
@@ -56,6 +56,7 @@ pub(super) async fn run(mut log: EventLog, mut waiting: mpsc::UnboundedReceiver<
                 return;
             }
         };
+        list_bounces(&batches, &state, pace.retry).await;
         next_sync = Instant::now() + pace.sync;
         let bytes: usize = batches.iter().map(|batch| batch.lines.len()).sum();
         state.event_log(|status| {
@@ -67,6 +68,23 @@ pub(super) async fn run(mut log: EventLog, mut waiting: mpsc::UnboundedReceiver<
         for Batch { shard, cursor, .. } in batches.drain(..) {
             state.post.tell(shard, Command::EventsKept { cursor });
         }
+    }
+}
+
+/// Puts the addresses of hard bounces on their lists, however long that takes: only then may the spools forget them.
+async fn list_bounces(batches: &[Batch], state: &State, retry: Duration) {
+    let policy = state.policy();
+    let found = batches.iter().flat_map(|batch| suppression::find(&batch.lines, &policy, clock::wall()));
+    let bounces: Arc<[suppression::HardBounce]> = found.collect();
+    while !bounces.is_empty() {
+        let (lists, of) = (Arc::clone(&state.lists), Arc::clone(&bounces));
+        match tokio::task::spawn_blocking(move || lists.bounced(&of)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!("{error}; events wait in the spools until their bounces can be listed"),
+            // Nothing is listed, and nothing will be.
+            Err(error) => return tracing::error!("bounces are not listed: {error}"),
+        }
+        tokio::time::sleep(retry).await;
     }
 }
 

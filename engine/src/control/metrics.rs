@@ -44,6 +44,7 @@ const SHARD_GAUGES: &[Declared<ShardStatus, u64>] = &[
     ("deliveries", "Delivery connections", |s| u64::from(s.deliveries)),
     ("spool_segments", "Segment files of the spool", |s| s.spool_segments),
     ("spool_bytes", "Bytes of these files", |s| s.spool_bytes),
+    ("memory_bytes", "Memory counted against the ceiling", |s| s.memory_bytes),
     ("spool_live_bytes", "Bytes that live messages hold in them", |s| s.spool_live_bytes),
     ("spool_full", "1 while the spool takes no new mail", |s| u64::from(s.spool_full.is_some())),
 ];
@@ -120,8 +121,27 @@ impl Collector for Report {
         numbers(&mut encoder, SHARD_GAUGES, MetricType::Gauge, &shards)?;
         numbers(&mut encoder, IP_COUNTERS, MetricType::Counter, &ips)?;
         numbers(&mut encoder, IP_GAUGES, MetricType::Gauge, &ips)?;
+        overflow(&mut encoder, report)?;
         times(&mut encoder, &shards)
     }
+}
+
+fn overflow(encoder: &mut DescriptorEncoder<'_>, report: &StatusReport) -> fmt::Result {
+    let help = "Recipients that went by another pool, because a plan had no allowance for them";
+    let mut family = encoder.encode_descriptor("overflow_recipients", help, None, MetricType::Counter)?;
+    for shard in &report.shards {
+        for over in &shard.overflow {
+            let labels: Labels = vec![
+                ("account", over.account.clone()),
+                ("from_pool", over.from_pool.clone()),
+                ("to_pool", over.to_pool.clone()),
+                ("reason", over.reason.clone()),
+                ("shard", shard.shard.to_string()),
+            ];
+            number(&mut family.encode_family(&labels)?, MetricType::Counter, over.recipients)?;
+        }
+    }
+    Ok(())
 }
 
 /// With the shard: while a leased IP moves, two shards count for it.
@@ -192,6 +212,7 @@ mod tests {
             delivered: 3,
             deferred: 0,
             bounced: 0,
+            warmup: None,
         };
         shard.ips = vec![ip("a \"quoted\" pool")];
         let other = ShardStatus { shard: 2, ips: vec![ip("main")], ..Default::default() };

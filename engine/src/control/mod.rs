@@ -3,18 +3,34 @@
 //! One per host: a tokio runtime on a thread of its own, with the resolver, the control store, the event log, the control
 //! socket and the metrics. It knows the shards only through [`crate::link`]; mail already accepted flows on without it.
 
+mod account;
 pub mod api;
+mod check;
+mod domains;
 mod events;
+mod export;
 pub(crate) mod fleet;
+pub(crate) mod key_file;
+mod leases;
 mod metrics;
+mod orders;
+pub(crate) mod pools;
 mod post;
+mod providers;
+mod quota;
+mod rdns;
+mod rehearsal;
 mod resolver;
 mod signals;
 mod socket;
 pub(crate) mod store;
+mod suppression;
 #[cfg(test)]
 mod tests;
 mod thread;
+
+pub use check::{FleetFindings, check_fleet};
+pub use rehearsal::{check_plan, rehearse_fleet};
 
 use crate::{config::Config, link::ControlLink};
 use std::{

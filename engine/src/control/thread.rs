@@ -5,6 +5,7 @@ use super::{
     api::state::State,
     events::{self, Batch, Pace},
     post::Post,
+    rdns,
     resolver::Resolver,
     signals::{Asked, Signals},
     socket,
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     clock,
     config::Config,
-    event::log::EventLog,
+    event::{encode, log::EventLog},
     link::{Command, ControlLink, Report},
 };
 use sd_notify::NotifyState;
@@ -26,6 +27,8 @@ use tokio::{
 
 /// How much longer than its grace a shard may take to stop before it is left behind.
 const OVERTIME: Duration = Duration::from_secs(15);
+/// How often entries of the host's suppression list come to their end.
+const EXPIRE_LISTS: Duration = Duration::from_secs(60);
 /// How long the last events may take to reach the log.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
@@ -33,6 +36,8 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 pub(super) struct Thread {
     state: Arc<State>,
     reports: mpsc::Receiver<Report>,
+    /// Event lines of the control thread's own.
+    warnings: mpsc::UnboundedReceiver<Batch>,
     resolver: Arc<Resolver>,
     batches: mpsc::UnboundedSender<Batch>,
     writer: JoinHandle<()>,
@@ -65,17 +70,21 @@ pub(super) async fn open(
     let running = vec![true; link.commands.len()];
     let post = Arc::new(Post::new(link.commands));
     let resolver = Arc::new(Resolver::new(Arc::clone(&config), Arc::clone(&post))?);
-    let state = State::new(Arc::clone(&config), post, options.listeners, store, Arc::clone(&resolver));
-    let state = Arc::new(state.map_err(|e| text(&e))?);
-    let (closing, closed) = watch::channel(false);
     // Batches that wait are bounded by what each shard may have in flight.
     let (batches, waiting) = mpsc::unbounded_channel();
+    let (told, warnings) = mpsc::unbounded_channel();
+    let state = State::new(Arc::clone(&config), post, options.listeners, store, Arc::clone(&resolver), told);
+    let state = Arc::new(state.map_err(|e| text(&e))?);
+    let (closing, closed) = watch::channel(false);
     let writer = tokio::spawn(events::run(log, waiting, Arc::clone(&state), Pace::default()));
+    tokio::spawn(expire_lists(Arc::clone(&state)));
+    tokio::spawn(rdns::watch(Arc::clone(&state)));
     socket::serve(&config, &state, closed).await?;
     notify(&[NotifyState::Ready]);
     Ok(Thread {
         state,
         reports: link.reports,
+        warnings,
         resolver,
         batches,
         writer,
@@ -103,6 +112,7 @@ impl Thread {
                         break;
                     }
                 },
+                Some(batch) = self.warnings.recv() => drop(self.batches.send(batch)),
                 () = self.stop.notified() => self.begin_stop(),
                 asked = Signals::next(&mut self.signals) => match asked {
                     Asked::Stop if self.deadline.is_some() => {
@@ -128,6 +138,13 @@ impl Thread {
                 // The writer ends before only if it failed for good: then the lines stay in the spool.
                 let _ = self.batches.send(Batch { shard, cursor, lines });
             }
+            Report::Ladder { ip, provider, day, decision } => {
+                let lines = encode::of_ladder(clock::wall(), ip, &provider, day, &decision);
+                // Of no shard: nobody waits for its acknowledgement.
+                let _ = self.batches.send(Batch { shard: u16::MAX, cursor: 0, lines });
+            }
+            Report::Quota { account, ask, answer } => self.state.quotas.ask(&self.state, account, ask, answer),
+            Report::QuotaUsed { account, used } => self.state.quotas.used(&account, used),
             Report::Stopped { shard, error } => {
                 if let Some(running) = self.running.get_mut(usize::from(shard)) {
                     *running = false;
@@ -199,6 +216,19 @@ impl Thread {
         let _ = closing.send(true);
         let _ = std::fs::remove_file(&socket);
         outcome
+    }
+}
+
+/// Takes off the host's suppression list what has been there for its time, as long as the runtime lives.
+async fn expire_lists(state: Arc<State>) {
+    loop {
+        tokio::time::sleep(EXPIRE_LISTS).await;
+        let lists = Arc::clone(&state.lists);
+        match tokio::task::spawn_blocking(move || lists.expire(clock::wall())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("{error}; addresses stay on the host's suppression list"),
+            Err(_) => return,
+        }
     }
 }
 

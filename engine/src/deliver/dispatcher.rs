@@ -5,8 +5,10 @@ use crate::{
     clock,
     deliver::{line::Line, open, outcome},
     link::{Report, SiteAnswer},
-    rehome,
+    operate::suspend,
+    overflow, rehome,
     shard::Shard,
+    warmup,
 };
 use futures_lite::FutureExt;
 use mailrail_queue::{LaneId, Resolution, Work};
@@ -35,7 +37,11 @@ pub(crate) async fn run(shard: Rc<Shard>) {
         if shard.queue.borrow().newly_stranded() {
             rehome::place_stranded(&shard);
         }
+        warmup::begin_wanted(&shard);
+        warmup::tell_decisions(&shard);
+        warmup::note(&shard);
         shard.wake_resting();
+        shard.clear_crowds();
         let now = clock::mono();
         let next = shard.queue.borrow().next_wake().map_or(LONGEST, |at| at.since(now).min(LONGEST));
         shard.work.wait().or(glommio_sleep(next)).await;
@@ -48,6 +54,8 @@ async fn glommio_sleep(period: Duration) {
 
 fn perform(shard: &Rc<Shard>, work: Work) {
     match work {
+        // What is suspended needs no connection; the lane is looked at again in its turn.
+        Work::Connect { lane } if !suspend::sift(shard, lane) => {}
         Work::Connect { lane } => {
             shard.queue.borrow_mut().connection_opened(lane);
             shard.stats.borrow_mut().deliveries += 1;
@@ -62,6 +70,7 @@ fn perform(shard: &Rc<Shard>, work: Work) {
         }
         Work::Undeliverable { job } => outcome::undeliverable(shard, job),
         Work::Expired { job } => outcome::expired(shard, job),
+        Work::Overflow { job } => overflow::decide(shard, job),
     }
 }
 
@@ -74,15 +83,18 @@ async fn connection(shard: &Rc<Shard>, lane: LaneId) -> bool {
         shard.queue.borrow_mut().connect_failed(clock::mono(), lane);
         return false;
     };
-    let rule = shard.rule_of(&site.domain);
-    match open::open(shard, info.lease, &helo, &site, &rule, shard.chance()).await {
+    let terms = shard.terms_of(&site);
+    match open::open(shard, info.lease, &helo, &site, terms.tls, shard.chance()).await {
         Ok(open) => {
             shard.queue.borrow_mut().connection_ready(lane);
-            Line::new(shard, &info, open, &rule).serve().await;
+            Line::new(shard, &info, open, terms.messages).serve().await;
             true
         }
         Err(unreachable) => {
             shard.note_error(&format!("from {}: {}", info.lease, unreachable.text));
+            if let Some(reply) = &unreachable.reply {
+                outcome::complain(shard, lane, reply);
+            }
             shard.remember_trouble(lane, &unreachable.text);
             shard.queue.borrow_mut().connect_failed(clock::mono(), lane);
             false

@@ -8,18 +8,20 @@ use crate::{
     clock,
     deliver::{open::Open, outcome},
     message::meta::Meta,
+    operate::suspend,
     shard::Shard,
     signal::Signal,
     smtp::{
         client::Act,
         letter::{Letter, To},
         outcome::Why,
+        patience::Patience,
     },
 };
 use mailrail_queue::{
     JobId, LaneId, LaneInfo, Taken,
-    policy::DomainRule,
     time::{Mono, Wall},
+    warmup::ledger::NeverSeen,
 };
 use mailrail_spool::MessageKey;
 use smallvec::SmallVec;
@@ -27,6 +29,9 @@ use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// Content is copied to the socket's buffer in pieces of about this size.
 const PIECE: usize = 64 << 10;
+
+/// Suspended jobs that a line puts aside before it looks around.
+const CAUGHT: usize = 32;
 
 /// A letter on the way.
 pub(crate) struct InFlight {
@@ -51,12 +56,15 @@ pub(crate) struct Line<'a> {
     pub(crate) lane: LaneId,
     pub(crate) lease: IpAddr,
     pub(crate) open: Open,
+    patience: Patience,
     pub(crate) in_flight: SmallVec<[InFlight; 8]>,
     /// The first letter's time to connect is told with it; later ones had none.
     connect_told: bool,
     /// Letters that the server has taken on this connection.
     pub(crate) delivered: u32,
     out: Vec<u8>,
+    /// Raised when there is mail again while it rests.
+    more: Rc<Signal>,
     letters: u32,
     most: u32,
     site: Arc<str>,
@@ -65,20 +73,21 @@ pub(crate) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(crate) fn new(shard: &'a Rc<Shard>, lane: &LaneInfo, open: Open, rule: &DomainRule) -> Self {
-        let most = rule.messages_per_connection.unwrap_or(shard.config.delivery.messages_per_connection).max(1);
+    pub(crate) fn new(shard: &'a Rc<Shard>, lane: &LaneInfo, open: Open, most: u32) -> Self {
         let checked = shard.sites.borrow().changes();
         Self {
             shard,
             lane: lane.lane,
             lease: lane.lease,
             open,
+            patience: Patience::default(),
             in_flight: SmallVec::new(),
             connect_told: false,
             delivered: 0,
             out: Vec::with_capacity(8 << 10),
+            more: Rc::default(),
             letters: 0,
-            most,
+            most: most.max(1),
             site: Arc::clone(&lane.site),
             checked,
         }
@@ -111,7 +120,7 @@ impl<'a> Line<'a> {
         };
         // The machine has told an outcome for each letter before it closes; whatever is left was never written.
         for left in std::mem::take(&mut self.in_flight) {
-            self.shard.queue.borrow_mut().give_back(left.job);
+            self.shard.queue.borrow_mut().give_back_unseen(left.job, NeverSeen::nothing_written());
         }
         // A receiver that has had enough for one connection is none in trouble.
         let enough = self.delivered > 0 && matches!(why, Why::Shutdown(_));
@@ -136,9 +145,25 @@ impl<'a> Line<'a> {
     /// Offers letters while there is room and mail.
     fn offer(&mut self) {
         self.check_host();
+        let mut caught = 0;
         while self.letters < self.most && self.open.client.has_room() && self.shard.may_deliver() {
             let taken = self.shard.queue.borrow_mut().take(self.lane, clock::wall());
-            let Some(taken) = taken else { return };
+            let Some(taken) = taken else {
+                // What it could not give for a warm-up plan, the dispatcher sees to.
+                if self.shard.queue.borrow().counts(self.lane) {
+                    self.shard.work.raise();
+                }
+                return;
+            };
+            if suspend::catch(self.shard, &taken) {
+                caught += 1;
+                if caught == CAUGHT {
+                    // There may be many more: the dispatcher sees to them, a few at a time.
+                    self.shard.work.raise();
+                    return;
+                }
+                continue;
+            }
             self.letters += 1;
             if let Some(flight) = self.offer_one(taken) {
                 self.in_flight.push(flight);
@@ -215,7 +240,9 @@ impl<'a> Line<'a> {
     }
 
     async fn read(&mut self) -> io::Result<()> {
-        self.open.stream.set_read_timeout(self.open.client.timeout())?;
+        let client = &self.open.client;
+        let left = self.patience.left(client.replies(), clock::mono(), client.timeout());
+        self.open.stream.set_read_timeout(left.ok_or(io::ErrorKind::TimedOut)?)?;
         match self.open.stream.read(self.open.client.space()).await? {
             0 => self.open.client.lost("closed by the server"),
             n => self.open.client.filled(n),
@@ -232,29 +259,35 @@ impl<'a> Line<'a> {
 
     /// Nothing is in flight. Waits a little for more mail, then leaves.
     async fn rest(&mut self) -> io::Result<()> {
+        if self.shard.rules.any() {
+            // There may be mail, and all of it suspended: that is found out a few at a time.
+            glommio::executor().yield_now().await;
+        }
         let idle = self.shard.limits.idle_line;
         if self.letters >= self.most || !self.shard.may_deliver() || idle.is_zero() {
             self.open.client.quit();
             return Ok(());
         }
         let until = clock::mono().plus(idle);
-        let more = self.shard.rest(self.lane);
+        let more = Rc::clone(&self.more);
         let rested = self.wait_for_mail(until, &more).await;
-        self.shard.rested(self.lane);
+        self.shard.rested(self.lane, &more);
         rested
     }
 
-    async fn wait_for_mail(&mut self, until: Mono, more: &Signal) -> io::Result<()> {
+    async fn wait_for_mail(&mut self, until: Mono, more: &Rc<Signal>) -> io::Result<()> {
         loop {
             self.check_host();
             if self.shard.queue.borrow().has_ready(self.lane) && self.letters < self.most {
                 return Ok(());
             }
             let left = until.since(clock::mono());
-            if left.is_zero() || self.letters >= self.most || self.shard.stopping.get() {
+            let crowded = self.shard.queue.borrow().is_crowded(self.lane);
+            if left.is_zero() || self.letters >= self.most || self.shard.stopping.get() || crowded {
                 self.open.client.quit();
                 return Ok(());
             }
+            self.shard.rest(self.lane, more);
             self.open.stream.set_read_timeout(left)?;
             let read = async { Woken::Bytes(self.open.stream.read(self.open.client.space()).await) };
             let wake = async {

@@ -10,10 +10,12 @@ use crate::{
     smtp::{
         client::{Act, Client, ClientPolicy, Tls},
         outcome::Why,
+        patience::Patience,
+        reply::Reply,
     },
     tls::stream::Stream,
 };
-use mailrail_queue::policy::{DomainRule, TlsMode};
+use mailrail_queue::policy::TlsMode;
 use rustls::pki_types::ServerName;
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -31,6 +33,8 @@ pub(crate) struct Open {
 pub(crate) struct Unreachable {
     /// One line: the last host tried and what it said.
     pub(crate) text: String,
+    /// What its last server replied, if that was what turned us away.
+    pub(crate) reply: Option<Reply>,
 }
 
 /// Tries the hosts of a site in order; the first that lets letters be offered is it.
@@ -39,14 +43,14 @@ pub(crate) async fn open(
     lease: IpAddr,
     helo: &Arc<str>,
     site: &Site,
-    rule: &DomainRule,
+    tls: TlsMode,
     seed: u64,
 ) -> Result<Open, Unreachable> {
     let candidates = site.candidates(lease, seed, shard.limits.hosts_per_attempt);
-    let mut last = None;
+    let (mut last, mut reply) = (None, None);
     for host in candidates {
         let begun = clock::mono();
-        let mut tls = rule.tls;
+        let mut tls = tls;
         loop {
             shard.stats.borrow_mut().connects += 1;
             match attempt(shard, lease, helo, &host, tls).await {
@@ -60,13 +64,14 @@ pub(crate) async fn open(
                 Err(failure) => {
                     shard.stats.borrow_mut().connect_failures += 1;
                     last = Some(format!("{} [{}]: {}", host.name, host.address, failure.text()));
+                    reply = failure.reply();
                     break;
                 }
             }
         }
     }
     let text = last.unwrap_or_else(|| format!("no host of {} has an address that {lease} can reach", site.domain));
-    Err(Unreachable { text })
+    Err(Unreachable { text, reply })
 }
 
 enum Failure {
@@ -76,6 +81,14 @@ enum Failure {
 }
 
 impl Failure {
+    /// What the server said, if it said no.
+    fn reply(self) -> Option<Reply> {
+        match self {
+            Self::Session(Why::Refused(reply) | Why::Shutdown(reply)) => Some(reply),
+            _ => None,
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::TimedOut => "time-out".into(),
@@ -109,20 +122,27 @@ async fn attempt(
     let mut out = Vec::new();
     // The first read covers the TCP handshake too, which has a limit of its own.
     stream.set_read_timeout(shard.config.delivery.connect_timeout)?;
-    let mut connected = false;
+    let (mut connected, mut patience) = (false, Patience::default());
     loop {
-        match client.step() {
+        let act = client.step();
+        if connected && act == Act::Read {
+            let left = patience.left(client.replies(), clock::mono(), client.timeout());
+            let Some(left) = left else {
+                client.timed_out();
+                continue;
+            };
+            stream.set_read_timeout(left)?;
+        }
+        match act {
             Act::Read => match stream.read(client.space()).await {
                 Ok(0) => client.lost("closed by the server"),
                 Ok(n) => {
                     connected = true;
                     client.filled(n);
-                    stream.set_read_timeout(client.timeout())?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && !connected && stream.peer().is_ok() => {
                     // Connected, but slow to greet.
                     connected = true;
-                    stream.set_read_timeout(client.timeout())?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && connected => client.timed_out(),
                 Err(error) => return Err(error.into()),

@@ -9,7 +9,7 @@ use crate::{
     deliver::line::{InFlight, Line},
     event::detail::{Attempt, Outcome},
     flow,
-    message::dsn::Action,
+    message::{dsn::Action, id::MessageId},
     shard::Shard,
     smtp::{
         outcome::{LetterOutcome, Stage, Verdict},
@@ -17,11 +17,13 @@ use crate::{
     },
 };
 use mailrail_queue::{
-    JobId, NextTry,
+    JobId, LaneId, NextTry,
     classify::{self, BounceSubType, BounceType, DelayType},
+    shape::reply::Then,
     time::Wall,
+    warmup::ledger::NeverSeen,
 };
-use mailrail_spool::{MessageKey, SettleKind};
+use mailrail_spool::{MessageKey, MessageView, SettleKind};
 use smallvec::SmallVec;
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
@@ -36,8 +38,14 @@ const NO_ROOM: Duration = Duration::from_secs(60);
 pub(crate) fn take(line: &mut Line<'_>) {
     let told = line.open.client.outcome().clone();
     let Some(flight) = line.landed(told.letter) else { return };
+    complain_of(line, &told, &flight);
     if is_untried(&told, line.delivered) {
-        line.shard.queue.borrow_mut().give_back(flight.job);
+        let mut queue = line.shard.queue.borrow_mut();
+        if told.seen {
+            queue.give_back(flight.job);
+        } else {
+            queue.give_back_unseen(flight.job, NeverSeen::nothing_written());
+        }
         return;
     }
     line.delivered += u32::from(told.verdict == Verdict::Delivered);
@@ -64,7 +72,47 @@ pub(crate) fn take(line: &mut Line<'_>) {
     if trouble {
         shard.queue.borrow_mut().site_trouble(clock::mono(), line.lane);
     }
+    let mut outcomes = [0; 3];
+    for fate in &fates {
+        let column = match fate.attempt.outcome {
+            Outcome::Delivered => 0,
+            Outcome::Deferred(_) => 1,
+            _ => 2,
+        };
+        outcomes[column] += fate.recipients.len() as u64;
+    }
+    shard.queue.borrow_mut().told(line.lane, outcomes);
     conclude(shard, &Ended::of(&flight, line.lease), fates);
+}
+
+/// What the provider's replies to a letter ask for, is done. Each different reply is looked at once.
+fn complain_of(line: &Line<'_>, told: &LetterOutcome, flight: &InFlight) {
+    let mut seen: SmallVec<[&Reply; 2]> = SmallVec::new();
+    for index in 0..flight.recipients.len() {
+        let (verdict, reply) = told.recipient(index);
+        if verdict == Verdict::Refused && !seen.contains(&reply) {
+            seen.push(reply);
+            complain(line.shard, line.lane, reply);
+        }
+    }
+}
+
+/// What a provider's reply asks for, is done.
+pub(crate) fn complain(shard: &Shard, lane: LaneId, reply: &Reply) {
+    if reply.local || reply.code < 400 {
+        return;
+    }
+    let enhanced = reply.enhanced.map(|Enhanced(class, subject, detail)| (class, subject, detail));
+    let told = (reply.code, enhanced, reply.text.as_str());
+    let then = shard.queue.borrow_mut().complain(clock::mono(), clock::wall(), lane, told);
+    if then == Then::Nothing {
+        return;
+    }
+    let Some(info) = shard.queue.borrow().lane(lane) else { return };
+    let provider = info.provider.as_deref().unwrap_or("-");
+    tracing::info!(shard = shard.number, ip = %info.lease, provider, ?then, reply = %reply, "provider complains");
+    shard.remember_trouble(lane, &format!("{provider}: {reply}"));
+    shard.work.raise();
 }
 
 /// The server has surely not looked at this letter: it ended the connection after others. Every such connection has
@@ -149,7 +197,8 @@ fn conclude(shard: &Rc<Shard>, ended: &Ended<'_>, mut fates: Vec<Fate<'_>>) {
     for mut fate in fates {
         match (fate.attempt.outcome, next) {
             (Outcome::Delivered, _) => settle(shard, ended, &fate, SettleKind::Delivered),
-            (Outcome::Bounced(..), _) => settle(shard, ended, &fate, SettleKind::Bounced),
+            (Outcome::Bounced(..) | Outcome::Complained, _) => settle(shard, ended, &fate, SettleKind::Bounced),
+            (Outcome::Cancelled, _) => settle(shard, ended, &fate, SettleKind::Cancelled),
             (Outcome::Deferred(_), Some(NextTry::At(at))) => defer(shard, ended, &mut fate, at),
             (Outcome::Deferred(_), _) => expired.push(fate),
         }
@@ -190,6 +239,7 @@ fn settle(shard: &Shard, ended: &Ended<'_>, fate: &Fate<'_>, how: SettleKind) {
             stats.delivery_time.record(fate.attempt.time.since(ended.accepted));
         }
         SettleKind::Expired => stats.expired += count,
+        SettleKind::Cancelled => stats.cancelled += count,
         _ => stats.bounced += count,
     }
     drop(stats);
@@ -263,6 +313,65 @@ pub(crate) fn undeliverable(shard: &Rc<Shard>, job: JobId) {
     } else {
         flow::schedule_again(shard, ended.key, &recipients, clock::wall().plus(NO_ROOM));
     }
+    shard.dirty.raise();
+}
+
+/// What an operator does to queued recipients, and why, in the operator's words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Operator<'a> {
+    /// They are ended, and the sender is told.
+    Bounces(&'a str),
+    /// They are ended.
+    Cancels(&'a str),
+}
+
+/// Ends a job for an operator. False: there is no room to tell the sender now, and nothing was done.
+pub(crate) fn by_operator(shard: &Rc<Shard>, job: JobId, how: Operator<'_>) -> bool {
+    let Some((ended, _, recipients)) = ended_in_queue(shard, job) else { return true };
+    let (what, why, outcome, kind) = match how {
+        // Says nothing of the address: it goes on no suppression list.
+        Operator::Bounces(why) => {
+            let outcome = Outcome::Bounced(BounceType::Undetermined, BounceSubType::Undetermined);
+            ("ended", why, outcome, SettleKind::Bounced)
+        }
+        Operator::Cancels(why) => ("cancelled", why, Outcome::Cancelled, SettleKind::Cancelled),
+    };
+    let colon = if why.is_empty() { "" } else { ": " };
+    let reply = Reply::local(550, Enhanced(5, 7, 1), format!("{what} by the operator of this host{colon}{why}"));
+    let fate = Fate { recipients, attempt: Attempt { time: clock::wall(), reply, outcome, ..Attempt::default() } };
+    if outcome.is_bounced()
+        && let Err(full) = bounce::tell_sender(shard, ended.key, &[&fate], Action::Failed)
+    {
+        shard.note_error(&format!("a DSN could not be spooled, its recipients stay queued: {full}"));
+        return false;
+    }
+    settle(shard, &ended, &fate, kind);
+    shard.queue.borrow_mut().drop_job(job);
+    shard.dirty.raise();
+    true
+}
+
+/// A message of whose content the disk has lost a piece: its sender is told. Without room for that it stays in the spool, and
+/// the next start tries again.
+pub(crate) fn maimed(shard: &Rc<Shard>, key: MessageKey) {
+    let open = |view: MessageView<'_>| {
+        let open = (0..).zip(view.recipients).filter(|(_, state)| !state.settled).map(|(number, _)| number);
+        (MessageId::from_bytes(view.id), open.collect::<SmallVec<[u16; 2]>>())
+    };
+    let Some((id, recipients)) = shard.spool.borrow().message(key).map(open) else { return };
+    let id = id.map(|id| id.to_string()).unwrap_or_default();
+    shard.note_error(&format!("message {id} is damaged on disk and is bounced"));
+    let reply = Reply::local(554, Enhanced(5, 3, 0), "part of the message was lost on the disk of this host");
+    let outcome = Outcome::Bounced(BounceType::Permanent, BounceSubType::General);
+    let fate = Fate { recipients, attempt: Attempt { time: clock::wall(), reply, outcome, ..Attempt::default() } };
+    if let Err(full) = bounce::tell_sender(shard, key, &[&fate], Action::Failed) {
+        shard.note_error(&format!("its DSN could not be spooled, it is kept: {full}"));
+        return;
+    }
+    let mut detail = Vec::with_capacity(256);
+    fate.attempt.encode(&mut detail);
+    let _ = shard.spool.borrow_mut().settle(key, &fate.recipients, SettleKind::Bounced, &detail);
+    shard.stats.borrow_mut().bounced += fate.recipients.len() as u64;
     shard.dirty.raise();
 }
 

@@ -20,6 +20,10 @@ pub(crate) enum Outcome {
     Delivered,
     Deferred(DelayType),
     Bounced(BounceType, BounceSubType),
+    /// Not sent, because the recipient has complained before.
+    Complained,
+    /// Taken out by an operator.
+    Cancelled,
 }
 
 impl Outcome {

@@ -6,7 +6,11 @@
 
 use super::detail::{Attempt, Outcome};
 use crate::message::{date, meta::Meta, trace::write_display};
-use mailrail_queue::time::Wall;
+use mailrail_queue::{
+    classify::DelayType,
+    time::Wall,
+    warmup::{day::Day, ladder::Decision},
+};
 use mailrail_spool::{OutboxKind, OutboxRecord, SettleKind};
 use std::net::IpAddr;
 
@@ -25,6 +29,7 @@ pub(crate) fn record(record: &OutboxRecord<'_>, out: &mut Vec<u8>) {
     }
     let Some(attempt) = Attempt::decode(record.detail) else { return };
     let event = match record.kind {
+        OutboxKind::Settled(SettleKind::Suppressed) if attempt.outcome == Outcome::Complained => "Complaint",
         OutboxKind::Settled(SettleKind::Delivered) => "Delivery",
         OutboxKind::Settled(SettleKind::Bounced | SettleKind::Suppressed) => "Bounce",
         OutboxKind::Settled(SettleKind::Expired) => "Expired",
@@ -34,7 +39,11 @@ pub(crate) fn record(record: &OutboxRecord<'_>, out: &mut Vec<u8>) {
     };
     for number in record.recipients() {
         let Some(recipient) = meta.recipients.get(usize::from(number)) else { continue };
-        outcome(event, &meta, recipient.address, accepted, &attempt, out);
+        // That mail waits for a plan is no try, and told to the sender only.
+        let waits = attempt.outcome == Outcome::Deferred(DelayType::SendingDeferral);
+        if !waits {
+            outcome(event, &meta, recipient.address, accepted, &attempt, out);
+        }
         if event == "Attempt" && attempt.tell_delay {
             outcome("DeliveryDelay", &meta, recipient.address, accepted, &attempt, out);
         }
@@ -89,6 +98,8 @@ fn outcome(event: &str, meta: &Meta<'_>, recipient: &str, accepted: Wall, attemp
             line.text("bounceSubType", Some(sub.as_str()));
             diagnostic(&mut line, attempt);
         }
+        Outcome::Cancelled => diagnostic(&mut line, attempt),
+        Outcome::Complained => line.text("complaintSubType", Some("OnAccountSuppressionList")),
     }
     if attempt.in_doubt {
         line.raw("inDoubt", b"true");
@@ -123,6 +134,44 @@ struct Line<'a> {
     out: &'a mut Vec<u8>,
 }
 
+/// A line about an account as a whole, with figures.
+pub(crate) fn of_account(event: &str, at: Wall, account: &str, figures: &[(&str, u64)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.extend_from_slice(b"{\"eventType\":\"");
+    out.extend_from_slice(event.as_bytes());
+    out.push(b'"');
+    let mut line = Line { out: &mut out };
+    line.time("timestamp", at);
+    line.text("account", Some(account));
+    figures.iter().for_each(|(name, value)| line.number(name, *value));
+    line.end();
+    out
+}
+
+/// A line about a ladder of a managed pool: what a day brought, and what was decided of the next one.
+pub(crate) fn of_ladder(at: Wall, ip: IpAddr, provider: &str, day: Day, decision: &Decision) -> Vec<u8> {
+    let mut out = b"{\"eventType\":\"Ladder\"".to_vec();
+    let mut line = Line { out: &mut out };
+    line.time("timestamp", at);
+    line.text("ip", Some(&ip.to_string()));
+    line.text("provider", Some(provider));
+    line.text("verdict", Some(decision.verdict.as_str()));
+    let figures = decision.figures;
+    for (name, value) in [
+        ("day", u64::from(day.0)),
+        ("before", decision.before),
+        ("after", decision.after),
+        ("sent", figures.sent),
+        ("deferred", figures.deferred),
+        ("bounced", figures.bounced),
+        ("blocked", u64::from(figures.blocked)),
+    ] {
+        line.number(name, value);
+    }
+    line.end();
+    out
+}
+
 impl<'a> Line<'a> {
     fn begin(event: &str, at: Wall, meta: &Meta<'_>, recipient: &str, out: &'a mut Vec<u8>) -> Self {
         out.extend_from_slice(b"{\"eventType\":\"");
@@ -132,8 +181,9 @@ impl<'a> Line<'a> {
         line.time("timestamp", at);
         line.name("messageId");
         line.out.push(b'"');
-        write_display(line.out, &meta.id);
+        line.out.extend_from_slice(&meta.id.to_text());
         line.out.push(b'"');
+        line.text("account", Some(meta.account));
         line.text("source", Some(meta.sender));
         line.text("recipient", Some(recipient));
         line
@@ -227,6 +277,8 @@ mod tests {
                 notify: Notify::DEFAULT,
                 orcpt: None,
             }],
+            account: "default",
+            suppressed: Vec::new(),
         }
     }
 
@@ -239,7 +291,7 @@ mod tests {
             concat!(
                 r#"{"eventType":"Send","timestamp":"1970-01-01T00:00:00.000Z","#,
                 r#""messageId":"0100019b7ca1d0f8-00010000-0000-0002-0000-000000000003-000000","#,
-                r#""source":"a@example.com","recipient":"b@example.net","size":4096,"outgoingIp":"192.0.2.10","#,
+                r#""account":"default","source":"a@example.com","recipient":"b@example.net","size":4096,"outgoingIp":"192.0.2.10","#,
                 r#""pool":"main","sourceIp":"192.0.2.7","fromDomain":"example.com"}"#,
                 "\n"
             )

@@ -3,4 +3,6 @@
 pub mod detail;
 pub(crate) mod encode;
 pub mod log;
+#[doc(hidden)]
+pub mod sample;
 pub mod trace;

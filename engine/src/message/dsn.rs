@@ -120,11 +120,12 @@ impl Dsn<'_> {
         for recipient in self.recipients {
             out.extend_from_slice(b"  <");
             clean(recipient.address, out);
-            out.extend_from_slice(b">: ");
+            // Lines of their own: address, host and reply together can be longer than a line may be.
+            out.extend_from_slice(b">:\r\n    ");
             if let Some(remote) = recipient.remote.filter(|_| !recipient.reply.local) {
                 out.extend_from_slice(b"host ");
                 clean(remote, out);
-                out.extend_from_slice(b" said: ");
+                out.extend_from_slice(b" said:\r\n    ");
             }
             clean(&recipient.reply.to_string(), out);
             if recipient.action == Action::Expired {
@@ -158,7 +159,8 @@ impl Dsn<'_> {
     fn recipient(&self, recipient: &Failed<'_>, out: &mut Vec<u8>) {
         if let Some((kind, address)) = recipient.orcpt.and_then(|orcpt| orcpt.split_once(';')) {
             out.extend_from_slice(b"Original-Recipient: ");
-            clean(kind, out);
+            // An atom (RFC 3461 section 4.2), short enough to leave room for the address.
+            out.extend(kind.bytes().filter(u8::is_ascii_graphic).take(60));
             out.extend_from_slice(b"; ");
             clean(&decode_xtext(address), out);
             out.extend_from_slice(b"\r\n");
@@ -233,7 +235,9 @@ fn decode_xtext(text: &str) -> String {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        // Digits only: the parser of numbers would take a sign.
+        let hex = bytes.get(at + 1..at + 3).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        let hex = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
         match (bytes[at], hex) {
             (b'+', Some(octet)) => {
                 decoded.push(octet);
@@ -316,6 +320,18 @@ mod tests {
         let text = written(|_| {}, evil, "b\r\nX-Evil: 1@example.net");
         assert!(!text.contains("\r\nBcc:") && !text.contains("\r\nX-Evil") && !text.contains("\r\n--boundary"));
         assert!(text.split("\r\n").all(|line| line.len() <= 998 && !line.contains(['\r', '\n', '\0'])));
+    }
+
+    #[test]
+    fn no_line_is_too_long_whatever_is_long() {
+        let address = format!("{}@{}.test", "a".repeat(64), "b".repeat(240));
+        let text = written(|_| {}, &"r".repeat(1000), &address);
+        assert!(text.split("\r\n").all(|line| line.len() <= 998), "{text}");
+    }
+
+    #[test]
+    fn only_digits_are_xtext() {
+        assert_eq!(decode_xtext("a+2Bb++5+zz+"), "a+b++5+zz+");
     }
 
     #[test]

@@ -71,19 +71,40 @@ impl MessageId {
     }
 }
 
+/// Where the groups of digits of an id are written: its value, where it begins, how many.
+type Group = (u64, usize, usize);
+
+/// Length of an id in words.
+pub(crate) const TEXT: usize = 60;
+
+impl MessageId {
+    /// The id in words. By hand: it is written five times a message, and formatting was 1.2 % of all the server did (`id` in
+    /// `cargo bench -p mailrail-engine --bench event`).
+    #[must_use]
+    pub fn to_text(&self) -> [u8; TEXT] {
+        let (high, low) = (self.high, self.low);
+        let groups: [Group; 6] = [
+            (PREFIX | self.time_ms, 0, 16),
+            (high >> 32, 17, 8),
+            (high >> 16, 26, 4),
+            (high, 31, 4),
+            (low >> 48, 36, 4),
+            (low, 41, 12),
+        ];
+        let mut text = *b"................-........-....-....-....-............-000000";
+        for (value, at, digits) in groups {
+            for (place, digit) in text[at..at + digits].iter_mut().rev().enumerate() {
+                *digit = b"0123456789abcdef"[(value >> (4 * place)) as usize & 15];
+            }
+        }
+        text
+    }
+}
+
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (high, low) = (self.high, self.low);
-        write!(
-            f,
-            "{:016x}-{:08x}-{:04x}-{:04x}-{:04x}-{:012x}-000000",
-            PREFIX | self.time_ms,
-            high >> 32,
-            high >> 16 & 0xffff,
-            high & 0xffff,
-            low >> 48,
-            low & TIME
-        )
+        // Digits and dashes.
+        f.write_str(std::str::from_utf8(&self.to_text()).unwrap_or_default())
     }
 }
 

@@ -2,10 +2,13 @@
 
 use super::id::MessageId;
 use crate::smtp::envelope::{Notify, Ret};
+use mailrail_queue::{admit::suppress::Suppressed, policy::DEFAULT_ACCOUNT};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The same without account and suppressed recipients.
+const VERSION_1: u8 = 1;
 
 /// What the content says of itself, as far as sending it needs to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,9 +52,13 @@ pub(crate) struct Meta<'a> {
     /// Octets of content up to and without the empty line.
     pub(crate) header_size: u32,
     pub(crate) recipients: Vec<RecipientMeta<'a>>,
+    /// Who sends it.
+    pub(crate) account: &'a str,
+    /// Numbers of recipients that are never to be tried, and why.
+    pub(crate) suppressed: Vec<(u16, Suppressed)>,
 }
 
-/// On disk: the same, flat.
+/// On disk: the same, flat; what came with version 2 stands behind it.
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     id: [u8; 24],
@@ -91,16 +98,19 @@ impl<'a> Meta<'a> {
         out.push(VERSION);
         let buffer = std::mem::take(out);
         // Serialising plain data into memory has no way to fail.
-        *out = postcard::to_extend(&stored, buffer).unwrap_or_default();
+        *out = postcard::to_extend(&(stored, self.account, &self.suppressed), buffer).unwrap_or_default();
     }
 
     /// None if it is not one of ours: another version, or damage that a checksum missed.
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (version, rest) = bytes.split_first()?;
-        if *version != VERSION {
-            return None;
-        }
-        let stored: Stored<'a> = postcard::from_bytes(rest).ok()?;
+        type Tail<'a> = (&'a str, Vec<(u16, Suppressed)>);
+        let (stored, rest): (Stored<'a>, _) = postcard::take_from_bytes(rest).ok()?;
+        let (account, suppressed) = match *version {
+            VERSION => postcard::from_bytes::<Tail<'a>>(rest).ok()?,
+            VERSION_1 => (DEFAULT_ACCOUNT, Vec::new()),
+            _ => return None,
+        };
         let bit = |n: u8| stored.flags & 1 << n != 0;
         Some(Self {
             id: MessageId::from_bytes(&stored.id)?,
@@ -115,12 +125,17 @@ impl<'a> Meta<'a> {
             from_domain: stored.from_domain,
             header_size: stored.header_size,
             recipients: stored.recipients,
+            account,
+            suppressed,
         })
     }
 
     /// For the spool of another shard: only these recipients, and the message is not told as accepted again.
     pub(crate) fn moved(mut self, numbers: &[u16]) -> Self {
         self.flags.moved = true;
+        let place = |number: u16| numbers.iter().filter(|other| **other < number).count() as u16;
+        self.suppressed.retain(|(number, _)| numbers.contains(number));
+        self.suppressed.iter_mut().for_each(|(number, _)| *number = place(*number));
         let mut number = 0;
         self.recipients.retain(|_| {
             number += 1;
@@ -151,6 +166,8 @@ mod tests {
                 RecipientMeta { address: "b@example.net", notify: Notify::FAILURE, orcpt: None },
                 RecipientMeta { address: "c@example.net", notify: Notify::NEVER, orcpt: Some("rfc822;c@x") },
             ],
+            account: "acme",
+            suppressed: vec![(1, Suppressed::OnAccountList)],
         }
     }
 
@@ -173,7 +190,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_version_before_kept_is_of_the_default_account() {
+        let mut bytes = Vec::new();
+        let old = Meta { account: DEFAULT_ACCOUNT, suppressed: Vec::new(), ..sample() };
+        old.encode(&mut bytes);
+        // The tail is a length with the name, and a length of zero.
+        bytes.truncate(bytes.len() - DEFAULT_ACCOUNT.len() - 2);
+        bytes[0] = VERSION_1;
+        assert_eq!(Meta::decode(&bytes), Some(old));
+    }
+
+    #[test]
     fn a_move_keeps_the_numbers_asked_for() {
-        assert_eq!(sample().moved(&[1]).recipients[0].address, "c@example.net");
+        let moved = sample().moved(&[1]);
+        assert_eq!(
+            (moved.recipients[0].address, &*moved.suppressed),
+            ("c@example.net", &[(0, Suppressed::OnAccountList)][..])
+        );
+        assert!(sample().moved(&[0]).suppressed.is_empty());
     }
 }

@@ -4,5 +4,6 @@ pub(crate) mod date;
 pub(crate) mod dsn;
 pub(crate) mod headers;
 pub mod id;
+pub mod kept;
 pub(crate) mod meta;
 pub(crate) mod trace;

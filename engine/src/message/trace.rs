@@ -32,7 +32,7 @@ impl Received<'_> {
             out.push(b')');
         }
         out.extend_from_slice(b"\r\n\tid ");
-        write_display(out, &self.id);
+        out.extend_from_slice(&self.id.to_text());
         // An address longer than a line may be is left out, not folded: folding inside an address changes it.
         if let Some(recipient) = self.only_recipient.filter(|recipient| recipient.len() < 900) {
             out.extend_from_slice(b"\r\n\tfor <");

@@ -2,7 +2,8 @@
 //! *One per shard and address.*
 
 use crate::{
-    config::{Config, ListenerConfig},
+    config::{Auth, Config, ListenerConfig},
+    memory,
     receive::session,
     shard::Shard,
     smtp::server::ServerPolicy,
@@ -25,11 +26,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Said to a client that is one too many.
 const BUSY: &str = "421 4.7.0 Too many concurrent SMTP connections\r\n";
 
+/// Said to a client for whose connection there is no memory.
+const SHORT: &str = "421 4.3.1 Insufficient system memory, try again later\r\n";
+
 /// See the module.
 pub(crate) struct Listener {
     /// Its place in the configuration.
     pub(crate) index: usize,
-    pub(crate) policy: Arc<ServerPolicy>,
+    policy: Arc<ServerPolicy>,
+    /// For clients that may submit with credentials only.
+    strangers: Arc<ServerPolicy>,
     config: ListenerConfig,
     socket: TcpListener,
     connections: Cell<u32>,
@@ -49,12 +55,17 @@ impl Listener {
             max_size: listener.max_size,
             max_recipients: listener.max_recipients,
             starttls: listener.tls.as_ref().is_some_and(|tls| !tls.implicit),
+            auth: listener.auth != Auth::Off,
+            auth_required: listener.auth == Auth::Required,
+            auth_in_clear: address.ip().is_loopback(),
             smtputf8: listener.smtputf8,
             command_timeout: listener.idle_timeout,
             ..ServerPolicy::default()
         };
+        let strangers = Arc::new(ServerPolicy { auth_required: true, ..policy.clone() });
         Ok(Rc::new(Self {
             index,
+            strangers,
             policy: Arc::new(policy),
             config: listener,
             socket,
@@ -68,9 +79,19 @@ impl Listener {
         self.config.tls.as_ref().is_some_and(|tls| tls.implicit)
     }
 
-    /// May this client submit mail?
-    pub(crate) fn allows(&self, client: IpAddr) -> bool {
-        self.config.allow.iter().any(|network| network.contains(client))
+    /// Account of clients that give no credentials.
+    pub(crate) fn account(&self) -> &Arc<str> {
+        &self.config.account
+    }
+
+    /// What this client may do.
+    pub(crate) fn policy(&self, client: IpAddr) -> Arc<ServerPolicy> {
+        Arc::clone(if self.config.allows(client) { &self.policy } else { &self.strangers })
+    }
+
+    /// May this client submit mail, with or without credentials?
+    pub(crate) fn takes(&self, client: IpAddr) -> bool {
+        self.config.auth != Auth::Off || self.config.allows(client)
     }
 
     /// Takes connections until the shard stops.
@@ -101,6 +122,11 @@ impl Listener {
         if crowded {
             shard.stats.borrow_mut().sessions_refused += 1;
             glommio::spawn_local(session::refuse(tcp, BUSY)).detach();
+            return;
+        }
+        if !memory::takes_connection(shard) {
+            shard.stats.borrow_mut().sessions_refused += 1;
+            glommio::spawn_local(session::refuse(tcp, SHORT)).detach();
             return;
         }
         // Replies are written whole; waiting for more would only delay the client.

@@ -4,10 +4,13 @@
 //! Decides nothing: what is a command, what a refusal, is the machine's; what is accepted is the flow's.
 
 use crate::{
+    clock,
     flow::{self, Inbound},
+    memory::{self, Weight},
     receive::listener::Listener,
     shard::Shard,
     smtp::{
+        patience::Patience,
         reply::Reply,
         server::{FinalReply, Server, Step},
     },
@@ -19,6 +22,8 @@ use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// A client that takes longer than this to take a reply is not reading (RFC 5321 section 4.5.3.2 sets no server time).
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How much longer each wrong password waits for its answer.
+const GUESSED: Duration = Duration::from_secs(1);
 
 /// Serves one client to its end. Errors of its socket end it and concern nobody else.
 pub(crate) async fn run(shard: &Rc<Shard>, listener: &Listener, mut stream: Stream, peer: SocketAddr) {
@@ -34,13 +39,15 @@ pub(crate) async fn run(shard: &Rc<Shard>, listener: &Listener, mut stream: Stre
     let mut session = Session {
         shard,
         listener,
-        server: Server::new(Arc::clone(&listener.policy), stream.tls_info().is_some()),
-        inbound: Inbound::new(peer.ip().to_canonical(), stream.tls_info()),
+        server: Server::new(listener.policy(peer.ip().to_canonical()), stream.tls_info().is_some()),
+        inbound: Inbound::new(peer.ip().to_canonical(), stream.tls_info(), Arc::clone(listener.account())),
         stream,
+        weight: Weight::new(shard),
     };
     if let Err(error) = session.talk(peer).await {
         tracing::debug!(%peer, %error, "session ended");
     }
+    shard.returning.back(&mut session.inbound.away);
     session.inbound.give_up(shard).await;
     session.stream.close().await;
 }
@@ -58,12 +65,13 @@ struct Session<'a> {
     server: Server,
     inbound: Inbound,
     stream: Stream,
+    weight: Weight<'a>,
 }
 
 impl Session<'_> {
     async fn talk(&mut self, peer: SocketAddr) -> io::Result<()> {
         self.stream.set_write_timeout(WRITE_TIMEOUT)?;
-        if self.listener.allows(peer.ip().to_canonical()) {
+        if self.listener.takes(peer.ip().to_canonical()) {
             self.server.greet();
         } else {
             return self
@@ -71,18 +79,20 @@ impl Session<'_> {
                 .write_all(b"554 5.7.1 Relaying denied: this host takes mail from its own network only\r\n")
                 .await;
         }
-        let mut waits = Duration::ZERO;
+        let mut patience = Patience::default();
         loop {
             match self.server.step() {
                 Step::Read => {
                     self.flush().await?;
-                    let timeout = self.server.timeout();
-                    if timeout != waits {
-                        self.stream.set_read_timeout(timeout)?;
-                        waits = timeout;
-                    }
-                    if !self.read().await? {
-                        return Ok(());
+                    self.weigh();
+                    match patience.left(self.server.had(), clock::mono(), self.server.timeout()) {
+                        None => self.server.timed_out(),
+                        Some(left) => {
+                            self.stream.set_read_timeout(left)?;
+                            if !self.read().await? {
+                                return Ok(());
+                            }
+                        }
                     }
                 }
                 Step::Flush => self.flush().await?,
@@ -92,10 +102,19 @@ impl Session<'_> {
                 }
                 Step::Discard => self.inbound.give_up(self.shard).await,
                 Step::Message => self.message().await,
+                Step::Authenticate => self.authenticate().await?,
                 Step::StartTls => self.start_tls().await?,
                 Step::Close(_) => return self.flush().await,
             }
         }
+    }
+
+    /// Says what it holds before it waits for more.
+    fn weigh(&mut self) {
+        if self.server.is_short() {
+            self.server.trim();
+        }
+        self.weight.set(self.server.held(), self.server.tls(), self.server.in_transaction());
     }
 
     async fn message(&mut self) {
@@ -126,6 +145,8 @@ impl Session<'_> {
             Ok(0) => Ok(false),
             Ok(n) => {
                 self.server.filled(n);
+                // What came may begin another transaction.
+                self.server.set_short(!memory::takes_transaction(self.shard));
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -147,12 +168,33 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Checks credentials. Who gives wrong ones waits for the answer, the longer the more often.
+    async fn authenticate(&mut self) -> io::Result<()> {
+        let given = self.server.credentials();
+        let account = given.and_then(|(user, password)| self.shard.policy().credentials.check(&user, &password));
+        match account {
+            Some(account) => {
+                self.inbound.account = account;
+                self.server.authenticated(true);
+            }
+            None => {
+                self.shard.stats.borrow_mut().auth_failures += 1;
+                self.flush().await?;
+                let stop = self.shard.ending.wait();
+                stop.or(async { glommio::timer::sleep(GUESSED * (self.server.auth_failures() + 1)).await }).await;
+                self.server.authenticated(false);
+            }
+        }
+        Ok(())
+    }
+
     async fn start_tls(&mut self) -> io::Result<()> {
         self.flush().await?;
         let config = self.shard.certificates.borrow().get(self.listener.index).cloned().flatten();
         let Some(config) = config else { return Err(io::Error::other("the listener has lost its certificate")) };
         self.stream.accept_tls(config).await?;
         self.inbound.tls = self.stream.tls_info();
+        self.inbound.account = Arc::clone(self.listener.account());
         self.server.tls_started();
         Ok(())
     }

@@ -39,6 +39,11 @@ impl Signatures {
         }
     }
 
+    /// Bytes of signatures kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The keys have changed.
     pub(crate) fn clear(&mut self) {
         self.kept.clear();

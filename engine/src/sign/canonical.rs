@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 
 /// Hash of a body in relaxed form. Pieces may end anywhere.
-pub(super) struct BodyHash {
+pub(crate) struct BodyHash {
     context: Context,
     /// Line ends not written yet: at the end of the body they do not count.
     lines: u32,
@@ -14,60 +14,104 @@ pub(super) struct BodyHash {
 }
 
 const BUFFER: usize = 2048;
+/// Octets that are looked at together, to find out that there is nothing to change.
+const BLOCK: usize = 128;
 
 impl BodyHash {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { context: Context::new(&SHA256), lines: 0, blank: false, any: false, buffer: [0; BUFFER], filled: 0 }
     }
 
-    pub(super) fn write(&mut self, piece: &[u8]) {
-        for byte in piece {
-            match byte {
-                b' ' | b'\t' => self.blank = true,
-                // Content has CR only in front of LF: the SMTP machine refuses all else.
-                b'\r' => {}
-                b'\n' => {
-                    self.blank = false;
-                    self.lines += 1;
-                }
-                other => {
-                    while self.lines > 0 {
-                        self.push(b'\r');
-                        self.push(b'\n');
-                        self.lines -= 1;
-                    }
-                    if std::mem::take(&mut self.blank) {
-                        self.push(b' ');
-                    }
-                    self.any = true;
-                    self.push(*other);
-                }
+    /// Nearly all blocks of nearly all bodies are in relaxed form as they are: these are copied whole, the others octet by
+    /// octet. Octet by octet all of it was 2.6 % of the CPU of a server that signs with RSA (`perf record`).
+    pub(crate) fn write(&mut self, piece: &[u8]) {
+        let mut rest = piece;
+        while let Some(first) = rest.first() {
+            if is_blank(*first) {
+                // It may have to go, or to wait: that depends on what came before and what comes behind.
+                self.octet(*first);
+                rest = &rest[1..];
+                continue;
+            }
+            let (block, behind) = rest.split_at(rest.len().min(BLOCK));
+            if is_relaxed(block) {
+                let waits = block.iter().rev().take_while(|octet| is_blank(**octet)).count();
+                let (plain, waits) = block.split_at(block.len() - waits);
+                self.begin();
+                self.push(plain);
+                waits.iter().for_each(|octet| self.octet(*octet));
+            } else {
+                block.iter().for_each(|octet| self.octet(*octet));
+            }
+            rest = behind;
+        }
+    }
+
+    fn octet(&mut self, octet: u8) {
+        match octet {
+            b' ' | b'\t' => self.blank = true,
+            // Content has CR only in front of LF: the SMTP machine refuses all else.
+            b'\r' => {}
+            b'\n' => {
+                self.blank = false;
+                self.lines += 1;
+            }
+            other => {
+                self.begin();
+                self.push(&[other]);
             }
         }
     }
 
-    #[inline]
-    fn push(&mut self, byte: u8) {
-        if self.filled == BUFFER {
-            self.context.update(&self.buffer);
-            self.filled = 0;
+    /// Something comes that counts: so does what waited for it.
+    fn begin(&mut self) {
+        for _ in 0..std::mem::take(&mut self.lines) {
+            self.push(b"\r\n");
         }
-        self.buffer[self.filled] = byte;
-        self.filled += 1;
+        if std::mem::take(&mut self.blank) {
+            self.push(b" ");
+        }
+        self.any = true;
     }
 
-    pub(super) fn finish(mut self) -> Digest {
+    #[inline]
+    fn push(&mut self, octets: &[u8]) {
+        if self.filled + octets.len() > BUFFER {
+            self.context.update(&self.buffer[..self.filled]);
+            self.filled = 0;
+        }
+        self.buffer[self.filled..self.filled + octets.len()].copy_from_slice(octets);
+        self.filled += octets.len();
+    }
+
+    pub(crate) fn finish(mut self) -> Digest {
         if self.any {
-            self.push(b'\r');
-            self.push(b'\n');
+            self.push(b"\r\n");
         }
         self.context.update(&self.buffer[..self.filled]);
         self.context.finish()
     }
 }
 
+fn is_blank(octet: u8) -> bool {
+    matches!(octet, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Is a block that begins with no blank as it is to be, but for the blanks at its end? Without a branch, so that the compiler
+/// looks at many octets at once.
+fn is_relaxed(block: &[u8]) -> bool {
+    let pairs = block.iter().zip(block.iter().skip(1));
+    let wrong = pairs.fold(0_u8, |wrong, (before, octet)| {
+        let tab = *octet == b'\t';
+        let surplus = *before == b' ' && (*octet == b' ' || *octet == b'\r');
+        let line_end = (*before == b'\r') != (*octet == b'\n');
+        wrong | u8::from(tab) | u8::from(surplus) | u8::from(line_end)
+    });
+    wrong == 0
+}
+
 /// Appends a header field in relaxed form, without the line end.
-pub(super) fn header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend(name.iter().map(u8::to_ascii_lowercase));
     out.push(b':');
     let start = out.len();
@@ -136,6 +180,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn blocks_are_hashed_as_octets_are(lines in proptest::collection::vec("[a-z]{0,90}( [a-z]{0,30}){0,4}[ \t]{0,2}", 0..20), cut in 0_usize..400) {
+            let body = lines.join("\r\n");
+            let cut = cut.min(body.len());
+            let pieces = [&body.as_bytes()[..cut], &body.as_bytes()[cut..]];
+            prop_assert_eq!(hash_of(&pieces), plain(slow(&body).as_bytes()));
+        }
+
         #[test]
         fn as_the_rfc_says_however_it_is_cut(lines in proptest::collection::vec("[ \ta-c.]{0,6}", 0..12), cut in 0_usize..40) {
             let body = lines.join("\r\n");

@@ -62,6 +62,12 @@ impl Keyring {
         Self { domains }
     }
 
+    /// Nothing is signed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.domains.is_empty()
+    }
+
     /// Keys for mail whose From domain is `from_domain` (lower case): its own, else those of the nearest parent.
     #[must_use]
     pub fn keys_for(&self, from_domain: &str) -> &[DomainKey] {

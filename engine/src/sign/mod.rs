@@ -1,7 +1,7 @@
 //! DKIM (RFC 6376, RFC 8463): keys, signatures, and the cache of signatures of queued messages.
 
 pub(crate) mod cache;
-mod canonical;
+pub(crate) mod canonical;
 pub mod dkim;
 pub mod keys;
 

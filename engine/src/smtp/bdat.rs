@@ -3,7 +3,10 @@
 //! The same rules for lines hold as for DATA: a CRLF may be split between chunks, a lone CR or LF may not be there at all,
 //! since the message may have to leave by DATA. One per connection, started again for each message.
 
-use super::data::{ContentLimits, Facts};
+use super::{
+    data::{ContentLimits, Facts},
+    survey::survey,
+};
 
 /// Notes facts about octets of chunks.
 #[derive(Debug)]
@@ -20,43 +23,18 @@ impl BdatScanner {
 
     /// The next octets of content, in any split.
     pub(crate) fn take(&mut self, bytes: &[u8], facts: &mut Facts) {
+        let Some(last) = bytes.last() else { return };
+        let before = match (self.after_cr, self.line_start) {
+            (true, _) => b'\r',
+            (_, true) => b'\n',
+            _ => b' ',
+        };
+        let found = survey(before, bytes);
+        facts.bare |= found.bare;
+        facts.dot_lines |= found.dots;
+        facts.lines(bytes, self.limits);
         facts.octets(bytes);
-        let mut rest = bytes;
-        while let Some(&first) = rest.first() {
-            if std::mem::take(&mut self.after_cr) {
-                facts.grow_line(1);
-                if first == b'\n' {
-                    facts.grow_line(1);
-                    facts.end_line(self.limits);
-                    self.line_start = true;
-                    rest = &rest[1..];
-                    continue;
-                }
-                facts.bare = true;
-            }
-            if std::mem::take(&mut self.line_start) {
-                facts.dot_lines |= first == b'.';
-            }
-            let Some(offset) = memchr::memchr2(b'\r', b'\n', rest) else {
-                facts.grow_line(rest.len());
-                return;
-            };
-            if rest[offset..].starts_with(b"\r\n") {
-                facts.grow_line(offset + 2);
-                facts.end_line(self.limits);
-                self.line_start = true;
-                rest = &rest[offset + 2..];
-                continue;
-            }
-            facts.grow_line(offset);
-            if rest[offset] == b'\r' {
-                self.after_cr = true;
-            } else {
-                facts.bare = true;
-                facts.grow_line(1);
-            }
-            rest = &rest[offset + 1..];
-        }
+        (self.after_cr, self.line_start) = (*last == b'\r', *last == b'\n');
     }
 
     /// The last chunk is over.
@@ -64,7 +42,7 @@ impl BdatScanner {
         facts.bare |= self.after_cr;
         facts.unterminated = facts.bytes > 0 && !self.line_start;
         if facts.unterminated {
-            facts.end_line(self.limits);
+            facts.cut_off(self.limits);
         }
     }
 }

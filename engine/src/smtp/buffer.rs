@@ -89,6 +89,11 @@ impl Buffer {
         self.reset_if_empty();
     }
 
+    /// Octets of memory that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Gives memory beyond [`START`] back if nothing is buffered.
     pub(crate) fn trim(&mut self) {
         self.reset_if_empty();

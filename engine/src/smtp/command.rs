@@ -41,7 +41,9 @@ pub enum Command<'a> {
     StartTls,
     /// QUIT.
     Quit,
-    /// A command of some RFC that this server does not do: EXPN, AUTH, TURN, ETRN, …
+    /// AUTH: mechanism and initial response.
+    Auth(&'a str, Option<&'a str>),
+    /// A command of some RFC that this server does not do: EXPN, TURN, ETRN, …
     NotImplemented,
 }
 
@@ -58,6 +60,8 @@ pub struct MailParams<'a> {
     pub ret: Option<Ret>,
     /// ENVID, as xtext.
     pub env_id: Option<&'a str>,
+    /// AUTH was given; its value is of no use.
+    pub auth: bool,
 }
 
 /// Parameters of RCPT.
@@ -108,6 +112,10 @@ pub fn parse(line: &[u8], utf8: bool) -> Result<Command<'_>, CommandError<'_>> {
     if is("RCPT") {
         return rcpt(args, utf8);
     }
+    if is("AUTH") {
+        // RFC 4954 section 4 has longer lines; ours end with the buffer's window, and fit any PLAIN response taken.
+        return auth(args);
+    }
     if line.len() + 2 > LINE_MAX {
         return Err(CommandError::TooLong);
     }
@@ -123,7 +131,7 @@ pub fn parse(line: &[u8], utf8: bool) -> Result<Command<'_>, CommandError<'_>> {
         () if is("NOOP") => Ok(Command::Noop),
         () if is("HELP") => Ok(Command::Help),
         () if is("VRFY") => Ok(Command::Vrfy),
-        () if ["EXPN", "AUTH", "TURN", "ETRN", "ATRN", "SEND", "SOML", "SAML", "BURL"].into_iter().any(is) => {
+        () if ["EXPN", "TURN", "ETRN", "ATRN", "SEND", "SOML", "SAML", "BURL"].into_iter().any(is) => {
             Ok(Command::NotImplemented)
         }
         () => Err(CommandError::Unknown),
@@ -142,6 +150,14 @@ pub fn looks_like_bdat(line: &[u8]) -> bool {
 fn client_name(args: &str) -> Option<&str> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
     ((1..=address::DOMAIN_MAX).contains(&args.len()) && args.bytes().all(fine)).then_some(args)
+}
+
+fn auth(args: &str) -> Result<Command<'_>, CommandError<'_>> {
+    let (mechanism, initial) = args.split_once(' ').map_or((args, None), |(mechanism, rest)| (mechanism, Some(rest)));
+    if mechanism.is_empty() || initial.is_some_and(|initial| initial.is_empty() || initial.contains(' ')) {
+        return Err(CommandError::Syntax("AUTH mechanism [initial-response]"));
+    }
+    Ok(Command::Auth(mechanism, initial))
 }
 
 fn bdat(args: &str) -> Result<Command<'_>, CommandError<'_>> {
@@ -208,6 +224,11 @@ fn mail(args: &str, utf8: bool) -> Result<Command<'_>, CommandError<'_>> {
         } else if is("ENVID") {
             let id = value.filter(|id| (1..=100).contains(&id.len()) && is_xtext(id));
             found.env_id.replace(id.ok_or(CommandError::Value("ENVID is xtext"))?).is_none()
+        } else if is("AUTH") {
+            // Who submitted it to the client first is taken from nobody (RFC 4954 section 5 allows that).
+            let mailbox = value.filter(|value| *value == "<>" || !value.is_empty() && is_xtext(value));
+            mailbox.ok_or(CommandError::Value("AUTH is xtext or <>"))?;
+            !std::mem::replace(&mut found.auth, true)
         } else {
             utf8 && is("SMTPUTF8") && value.is_none() && !std::mem::replace(&mut found.smtputf8, true)
         };

@@ -4,6 +4,8 @@
 //! That is the whole defence against smuggling, so the scanner must never treat anything else as a line end. One per
 //! connection, started again for each message. Scanners look at bytes and never move them.
 
+use super::survey::survey;
+
 /// What is known of the content seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -39,13 +41,41 @@ impl Facts {
         self.nul |= !self.nul && memchr::memchr(0, bytes).is_some();
     }
 
-    /// More octets on the present line.
-    pub(crate) fn grow_line(&mut self, octets: usize) {
-        self.line = self.line.saturating_add(octets);
+    /// Notes how long lines and header section are. An LF ends a line: where it stands alone the message is refused anyway.
+    pub(crate) fn lines(&mut self, mut text: &[u8], limits: ContentLimits) {
+        while !self.body {
+            let Some(lf) = memchr::memchr(b'\n', text) else {
+                self.line = self.line.saturating_add(text.len());
+                return;
+            };
+            self.line = self.line.saturating_add(lf + 1);
+            self.end_line(limits);
+            text = &text[lf + 1..];
+        }
+        // Behind the header section only lines that are too long matter: from the last line end that is near enough to the
+        // next.
+        while !text.is_empty() {
+            let room = limits.line.saturating_sub(self.line).min(text.len());
+            if let Some(lf) = memchr::memrchr(b'\n', &text[..room]) {
+                self.line = 0;
+                text = &text[lf + 1..];
+            } else if room == text.len() {
+                self.line += room;
+                return;
+            } else {
+                self.long_line = true;
+                let Some(lf) = memchr::memchr(b'\n', text) else {
+                    self.line = self.line.saturating_add(text.len());
+                    return;
+                };
+                self.line = 0;
+                text = &text[lf + 1..];
+            }
+        }
     }
 
-    /// The line has ended, CRLF included in what it grew by.
-    pub(crate) fn end_line(&mut self, limits: ContentLimits) {
+    /// A line has ended, its end included in what it grew by.
+    fn end_line(&mut self, limits: ContentLimits) {
         self.long_line |= self.line > limits.line;
         if !self.body {
             self.header = self.header.saturating_add(self.line);
@@ -53,6 +83,11 @@ impl Facts {
             self.long_header |= self.header > limits.header;
         }
         self.line = 0;
+    }
+
+    /// The content has ended without a line end.
+    pub(crate) fn cut_off(&mut self, limits: ContentLimits) {
+        self.end_line(limits);
     }
 }
 
@@ -84,46 +119,23 @@ impl DataScanner {
     /// Looks at all input not taken yet; the caller takes the piece before it asks again. What cannot be told yet is at most
     /// two octets.
     pub(crate) fn next(&mut self, input: &[u8], facts: &mut Facts) -> Piece {
-        let mut at = 0;
-        loop {
-            if self.line_start {
-                match input.get(at) {
-                    None => break,
-                    Some(b'.') if at > 0 => break,
-                    Some(b'.') => return self.dot(input, facts),
-                    Some(_) => self.line_start = false,
-                }
-            }
-            let rest = &input[at..];
-            let Some(offset) = memchr::memchr2(b'\r', b'\n', rest) else {
-                facts.grow_line(rest.len());
-                at = input.len();
-                break;
-            };
-            match (rest[offset], rest.get(offset + 1)) {
-                (b'\r', Some(b'\n')) => {
-                    facts.grow_line(offset + 2);
-                    facts.end_line(self.limits);
-                    self.line_start = true;
-                    at += offset + 2;
-                }
-                (b'\r', None) => {
-                    facts.grow_line(offset);
-                    at += offset;
-                    break;
-                }
-                _ => {
-                    facts.bare = true;
-                    facts.grow_line(offset + 1);
-                    at += offset + 1;
-                }
-            }
+        if self.line_start && input.first() == Some(&b'.') {
+            return self.dot(input, facts);
         }
-        if at == 0 {
+        // Up to a line that begins with a dot, or a CR whose LF may follow.
+        let end = memchr::memmem::find(input, b"\r\n.").map_or(input.len(), |at| at + 2);
+        let text = &input[..end];
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.is_empty() {
             return Piece::More;
         }
-        facts.octets(&input[..at]);
-        Piece::Keep(at)
+        let before = if self.line_start { b'\n' } else { b' ' };
+        // A CR that is left at the end has the CR behind it that was cut off.
+        facts.bare |= survey(before, text).bare || text.ends_with(b"\r");
+        facts.lines(text, self.limits);
+        facts.octets(text);
+        self.line_start = text.ends_with(b"\r\n");
+        Piece::Keep(text.len())
     }
 
     /// The input begins with a dot at the start of a line.

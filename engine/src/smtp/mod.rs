@@ -10,8 +10,9 @@
 //! smuggling lives on; the last would put a line end into a DSN. It also allocates for each command.
 
 pub mod address;
+mod auth;
 mod bdat;
-mod buffer;
+pub(crate) mod buffer;
 pub mod client;
 pub mod command;
 pub mod data;
@@ -19,6 +20,8 @@ pub mod envelope;
 mod flight;
 pub mod letter;
 pub mod outcome;
+pub(crate) mod patience;
 pub mod reply;
 pub mod server;
 mod session;
+mod survey;

@@ -9,11 +9,13 @@
 //! buffer, whatever the client sends.
 
 use super::{
+    auth::Exchange,
     bdat::BdatScanner,
     buffer::{self, Buffer},
     command,
     data::{ContentLimits, DataScanner, Facts, Piece},
     envelope::Envelope,
+    patience::STRETCH,
     reply::Reply,
     session::{Next, Session},
 };
@@ -44,6 +46,14 @@ pub struct ServerPolicy {
     pub starttls: bool,
     /// Nothing about mail before TLS.
     pub tls_required: bool,
+    /// AUTH can be done (RFC 4954); outside TLS only with [`Self::auth_in_clear`].
+    pub auth: bool,
+    /// Nobody sends mail without.
+    pub auth_required: bool,
+    /// Passwords may travel in the clear: the listener is on loopback.
+    pub auth_in_clear: bool,
+    /// Wrong credentials before the session ends.
+    pub max_auth_failures: u32,
     /// SMTPUTF8 is offered (RFC 6531).
     pub smtputf8: bool,
     /// `MAIL FROM:<>` is taken.
@@ -69,6 +79,10 @@ impl Default for ServerPolicy {
             max_idle_commands: 200,
             starttls: false,
             tls_required: false,
+            auth: false,
+            auth_required: false,
+            auth_in_clear: false,
+            max_auth_failures: 3,
             smtputf8: false,
             allow_null_sender: true,
             command_timeout: Duration::from_secs(300),
@@ -103,6 +117,8 @@ pub enum Step {
     Message,
     /// Write [`Server::out`], shake hands, then [`Server::tls_started`].
     StartTls,
+    /// Check [`Server::credentials`], then say [`Server::authenticated`].
+    Authenticate,
     /// Write [`Server::out`], then close.
     Close(Close),
 }
@@ -153,6 +169,7 @@ enum State {
         good: bool,
     },
     Message,
+    Auth,
     Tls,
     Closed(Close),
 }
@@ -167,6 +184,10 @@ pub struct Server {
     facts: Facts,
     pieces: bool,
     discard: bool,
+    /// Commands that came.
+    commands: u64,
+    /// Octets that came as content.
+    octets: u64,
 }
 
 impl Server {
@@ -181,6 +202,8 @@ impl Server {
             facts: Facts::default(),
             pieces: false,
             discard: false,
+            commands: 0,
+            octets: 0,
         }
     }
 
@@ -197,12 +220,38 @@ impl Server {
 
     /// `n` octets were read into [`Self::space`].
     pub fn filled(&mut self, n: usize) {
+        if matches!(self.state, State::Data(_) | State::Chunk { .. }) {
+            self.octets += n as u64;
+        }
         self.buffer.filled(n);
     }
 
     /// Gives back memory that a large message made necessary, if nothing is buffered. For a session that idles.
     pub fn trim(&mut self) {
         self.buffer.trim();
+    }
+
+    /// Octets of memory in its buffers.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buffer.held() + self.session.out.capacity()
+    }
+
+    /// There is no memory for another transaction, or there is again: MAIL is answered by 452 meanwhile.
+    pub fn set_short(&mut self, short: bool) {
+        self.session.short = short;
+    }
+
+    /// As [`Self::set_short`] said last.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.session.short
+    }
+
+    /// Whether a transaction has begun.
+    #[must_use]
+    pub fn in_transaction(&self) -> bool {
+        self.session.in_transaction()
     }
 
     /// Replies to be written. The caller clears what it has written.
@@ -253,7 +302,12 @@ impl Server {
         matches!(self.state, State::Data(_) | State::Chunk { .. } | State::Message) || self.session.chunks
     }
 
-    /// How long the present read may take.
+    /// Things that came so far, as [`Patience`](super::patience) counts them: commands, stretches of content.
+    pub(crate) fn had(&self) -> u64 {
+        self.commands + self.octets / STRETCH
+    }
+
+    /// How long the next of the things that `had` counts may take.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         match self.state {
@@ -277,6 +331,7 @@ impl Server {
                 State::Data(_) => self.data(),
                 State::Chunk { .. } => self.chunk(),
                 State::Message => Some(Step::Message),
+                State::Auth => Some(Step::Authenticate),
                 State::Tls => Some(Step::StartTls),
                 State::Closed(why) => Some(Step::Close(*why)),
             };
@@ -307,6 +362,26 @@ impl Server {
         self.pieces = false;
         self.session.worked();
         self.reset();
+    }
+
+    /// User name and password, at [`Step::Authenticate`]; they are forgotten here.
+    pub fn credentials(&mut self) -> Option<(String, String)> {
+        self.session.exchange.take()
+    }
+
+    /// Wrong credentials given so far: the caller takes its time with a client that guesses.
+    #[must_use]
+    pub fn auth_failures(&self) -> u32 {
+        self.session.auth_failures
+    }
+
+    /// Answers [`Step::Authenticate`].
+    pub fn authenticated(&mut self, right: bool) {
+        if matches!(self.state, State::Auth) {
+            self.state = State::Line;
+            let next = self.session.authenticated(right);
+            self.act(next);
+        }
     }
 
     /// The handshake is done: the session starts again.
@@ -360,12 +435,14 @@ impl Server {
                 return self.more();
             }
             let next = if command::looks_like_bdat(unread) { Some(Close::OutOfStep) } else { None };
+            self.session.exchange = Exchange::None;
             let bad = self.session.bad("500 5.5.2 Line too long");
             self.state = State::SkipLine;
             self.act(next.map_or(bad, Next::Close));
             return None;
         };
         let next = self.session.line(&unread[..length]);
+        self.commands += 1;
         self.buffer.skip(length + 2);
         self.act(next);
         None
@@ -384,6 +461,7 @@ impl Server {
                 self.session.say("220 2.0.0 Ready to start TLS");
                 self.state = State::Tls;
             }
+            Next::Authenticate => self.state = State::Auth,
             Next::Close(why) => self.close(why),
         }
     }

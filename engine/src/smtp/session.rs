@@ -5,6 +5,7 @@
 
 use super::{
     address::{AddressError, Path},
+    auth::{Exchange, Turn},
     command::{self, Command, CommandError, MailParams, RcptParams},
     envelope::Envelope,
     reply::push_number,
@@ -25,6 +26,8 @@ pub(super) enum Next {
     Chunk { size: u64, last: bool, good: bool },
     /// Shake hands.
     StartTls,
+    /// Check the credentials.
+    Authenticate,
     /// Hang up.
     Close(Close),
 }
@@ -46,6 +49,11 @@ pub(super) struct Session {
     pub(super) envelope: Envelope,
     /// BDAT has begun: DATA, MAIL and RCPT have to wait for its last chunk.
     pub(super) chunks: bool,
+    pub(super) exchange: Exchange,
+    pub(super) auth_failures: u32,
+    /// No memory for another transaction.
+    pub(super) short: bool,
+    authenticated: bool,
     hello: Hello,
     sender: bool,
     errors: u32,
@@ -61,6 +69,10 @@ impl Session {
             out: Vec::new(),
             envelope: Envelope::default(),
             chunks: false,
+            exchange: Exchange::None,
+            auth_failures: 0,
+            short: false,
+            authenticated: false,
             hello: Hello::None,
             sender: false,
             errors: 0,
@@ -76,13 +88,22 @@ impl Session {
 
     /// Protocol word for the Received header (RFC 3848, RFC 6531 section 4.3).
     pub(super) fn protocol(&self) -> &'static str {
-        match (self.hello, self.tls, self.envelope.smtputf8) {
-            (Hello::Ehlo, false, true) => "UTF8SMTP",
-            (Hello::Ehlo, true, true) => "UTF8SMTPS",
-            (Hello::Ehlo, false, false) => "ESMTP",
-            (_, true, _) => "ESMTPS",
-            (Hello::Helo | Hello::None, false, _) => "SMTP",
+        match (self.hello, self.tls, self.envelope.smtputf8, self.authenticated) {
+            (Hello::Ehlo, false, true, false) => "UTF8SMTP",
+            (Hello::Ehlo, true, true, false) => "UTF8SMTPS",
+            (Hello::Ehlo, false, true, true) => "UTF8SMTPA",
+            (Hello::Ehlo, true, true, true) => "UTF8SMTPSA",
+            (Hello::Ehlo, false, false, false) => "ESMTP",
+            (_, true, _, true) => "ESMTPSA",
+            (_, false, _, true) => "ESMTPA",
+            (_, true, _, false) => "ESMTPS",
+            (Hello::Helo | Hello::None, false, _, false) => "SMTP",
         }
+    }
+
+    /// MAIL was taken.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.sender
     }
 
     /// The transaction is over or given up.
@@ -102,6 +123,8 @@ impl Session {
     pub(super) fn tls_started(&mut self) {
         self.clear();
         self.tls = true;
+        self.exchange = Exchange::None;
+        self.authenticated = false;
         self.hello = Hello::None;
         self.helo.clear();
     }
@@ -135,6 +158,10 @@ impl Session {
 
     /// Answers one line, given without its CRLF.
     pub(super) fn line(&mut self, line: &[u8]) -> Next {
+        if self.exchange.is_open() {
+            let turn = self.exchange.line(line);
+            return self.turn(turn);
+        }
         match command::parse(line, self.policy.smtputf8) {
             Ok(command) => self.command(command),
             Err(error) => match self.error(error) {
@@ -182,7 +209,9 @@ impl Session {
             }
             Command::StartTls => self.start_tls(),
             Command::Bdat(size, last) => self.bdat(size, last),
+            Command::Auth(..) if !self.policy.auth => self.bad("502 5.5.1 Command not implemented"),
             _ if !self.ready() => self.not_ready(),
+            Command::Auth(mechanism, initial) => self.auth(mechanism, initial),
             Command::Mail(path, params) => self.mail(path, params),
             Command::Rcpt(path, params) => self.rcpt(path, params),
             Command::Data => self.data(),
@@ -225,6 +254,9 @@ impl Session {
         if policy.starttls && !self.tls {
             self.say("250-STARTTLS");
         }
+        if self.may_authenticate() {
+            self.say("250-AUTH PLAIN LOGIN");
+        }
         if policy.smtputf8 {
             self.say("250-SMTPUTF8");
         }
@@ -245,9 +277,60 @@ impl Session {
         Next::StartTls
     }
 
+    /// AUTH is of use here.
+    fn may_authenticate(&self) -> bool {
+        self.policy.auth && (self.tls || self.policy.auth_in_clear)
+    }
+
+    fn auth(&mut self, mechanism: &str, initial: Option<&str>) -> Next {
+        if self.hello != Hello::Ehlo {
+            return self.bad("503 5.5.1 Send EHLO first");
+        }
+        if !self.may_authenticate() {
+            return self.bad("538 5.7.11 Encryption required for requested authentication mechanism");
+        }
+        if self.authenticated || self.sender {
+            return self.bad("503 5.5.1 Already authenticated, or in a mail transaction");
+        }
+        let turn = self.exchange.begin(mechanism, initial);
+        self.turn(turn)
+    }
+
+    fn turn(&mut self, turn: Turn) -> Next {
+        match turn {
+            Turn::Challenge(line) => {
+                self.say(line);
+                Next::Line
+            }
+            Turn::Check => Next::Authenticate,
+            Turn::Refuse(line) => self.bad(line),
+        }
+    }
+
+    /// The credentials were checked.
+    pub(super) fn authenticated(&mut self, right: bool) -> Next {
+        if right {
+            self.authenticated = true;
+            self.say("235 2.7.0 Authentication successful.");
+            return Next::Line;
+        }
+        self.auth_failures += 1;
+        if self.auth_failures >= self.policy.max_auth_failures {
+            self.say("421 4.7.0 Too many failed authentications");
+            return Next::Close(Close::TooManyErrors);
+        }
+        self.bad("535 5.7.8 Authentication Credentials Invalid")
+    }
+
     fn mail(&mut self, path: Path<'_>, params: MailParams<'_>) -> Next {
+        if self.policy.auth_required && !self.authenticated {
+            return self.bad("530 5.7.0 Authentication required");
+        }
         if self.sender {
             return self.bad("503 5.5.1 Sender already given");
+        }
+        if self.short {
+            return self.idle("452 4.3.1 Insufficient system memory, try again later");
         }
         if params.size.is_some_and(|size| size > self.policy.max_size) {
             return self.idle("552 5.3.4 Message is too long.");

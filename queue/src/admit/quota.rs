@@ -29,7 +29,7 @@ const WARN_AT: [u8; 3] = [80, 95, 100];
 const WARN_EVERY: Duration = Duration::from_secs(3600);
 
 /// What an account may send. None: no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// `Max24HourSend`: recipients in any 24 hours.
     pub max_24_hour_send: Option<u32>,
@@ -350,6 +350,20 @@ impl Purse {
         }
         let wish = std::mem::take(&mut self.recent).saturating_mul(2).max(recipients);
         Err(Ask { recipients, wish, before: self.close() })
+    }
+
+    /// The grant that the last message was taken from.
+    #[must_use]
+    pub fn grant(&self) -> Option<u64> {
+        self.grant.map(|grant| grant.number)
+    }
+
+    /// A message that was taken from this grant is refused after all: it does not count. If the grant has been told of
+    /// already, it does.
+    pub fn give_back(&mut self, grant: u64, recipients: u32) {
+        if self.grant() == Some(grant) {
+            self.used = self.used.saturating_sub(recipients);
+        }
     }
 
     /// Puts a grant in, after [`Self::take`] asked for it. Tells what was used of one that was still there.

@@ -32,11 +32,11 @@ pub enum Reason {
 
 /// Whose list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum List {
+pub enum List<'a> {
     /// The host's own.
     Host,
-    /// That of the account of this number.
-    Account(u32),
+    /// That of the account of this name.
+    Account(&'a str),
 }
 
 /// Secret of a host's digests; random, made anew at each start.
@@ -73,19 +73,22 @@ impl Digest {
     ///
     /// # Errors
     /// [`BadAddress`].
-    pub fn of(key: Key, list: List, address: &str) -> Result<Self, BadAddress> {
+    pub fn of(key: Key, list: List<'_>, address: &str) -> Result<Self, BadAddress> {
         let parts = address.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty());
         let (local, domain) = parts.ok_or_else(|| BadAddress::NoAddress(address.to_owned()))?;
         if !domain.is_ascii() {
             return Err(BadAddress::NotALabel(address.to_owned()));
         }
         let mut hasher = SipHasher13::new_with_keys(key.0, key.1);
-        let (kind, number) = match list {
-            List::Host => (0, 0),
-            List::Account(number) => (1, number),
-        };
-        hasher.write_u8(kind);
-        hasher.write_u32(number);
+        match list {
+            List::Host => hasher.write_u8(0),
+            List::Account(name) => {
+                hasher.write_u8(1);
+                hasher.write(name.as_bytes());
+                // No UTF-8 has it: no name runs on into an address.
+                hasher.write_u8(0xff);
+            }
+        }
         write_lower(&mut hasher, &unquoted(local));
         hasher.write_u8(b'@');
         write_lower(&mut hasher, domain);
@@ -175,6 +178,10 @@ impl Set {
     /// of many millions is better made in pieces of a million.
     #[must_use]
     pub fn with(&self, changes: &mut Vec<Change>) -> Self {
+        if self.is_empty() && changes.iter().all(|change| change.reason.is_none()) {
+            // Most hosts, most of the time: without the table of buckets a look-up misses no cache.
+            return Self::default();
+        }
         // The last one of each goes first, and the others go.
         changes.reverse();
         changes.sort_by_key(|change| change.digest);
@@ -283,7 +290,7 @@ impl Reasons {
 }
 
 /// What becomes of a suppressed recipient: accepted, counted against the quota, not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Suppressed {
     /// `Bounce`, `Permanent`/`OnAccountSuppressionList`; no part in the rates.
     OnAccountList,
@@ -300,7 +307,7 @@ pub enum Suppressed {
 pub fn suppressed(
     lists: &Overlay,
     key: Key,
-    account: u32,
+    account: &str,
     of_account: Reasons,
     of_set: Option<Reasons>,
     address: &str,

@@ -19,7 +19,7 @@ fn set_of(entries: &[(List, &str, Reason)]) -> Set {
 
 #[test]
 fn addresses_that_compare_equal_have_one_digest() {
-    let of = |address| digest(List::Account(1), address);
+    let of = |address| digest(List::Account("acme1"), address);
     let plain = of("user.name+tag@example.com");
     for same in ["User.Name+TAG@EXAMPLE.com", "\"user.name+tag\"@example.com", "\"User.\\Name+tag\"@example.com"] {
         assert_eq!(of(same), plain, "{same}");
@@ -33,9 +33,9 @@ fn addresses_that_compare_equal_have_one_digest() {
     assert_eq!(of("\"a@b\"@example.com"), of("\"A@b\"@example.com"));
     let long = "x".repeat(64);
     assert_eq!(of(&format!("{long}@example.com")), of(&format!("{}@example.com", long.to_uppercase())));
-    assert_ne!(plain, digest(List::Account(2), "user.name+tag@example.com"));
+    assert_ne!(plain, digest(List::Account("acme2"), "user.name+tag@example.com"));
     assert_ne!(plain, digest(List::Host, "user.name+tag@example.com"));
-    let other_key = Digest::of(Key(1, 2), List::Account(1), "user.name+tag@example.com").unwrap();
+    let other_key = Digest::of(Key(1, 2), List::Account("acme1"), "user.name+tag@example.com").unwrap();
     assert_ne!(plain, other_key);
 }
 
@@ -52,7 +52,7 @@ fn the_three_layers_are_asked_as_the_table_says() {
     let both = Reasons::default();
     let (only_bounce, only_complaint) = (Reasons { complaint: false, ..both }, Reasons { bounce: false, ..both });
     let none = Reasons::NONE;
-    let account = List::Account(1);
+    let account = List::Account("acme1");
     let set = set_of(&[
         (account, "bounced@x.example", Reason::Bounce),
         (account, "manual@x.example", Reason::Manual),
@@ -63,7 +63,7 @@ fn the_three_layers_are_asked_as_the_table_says() {
     let mut lists = Overlay::default();
     lists.swap(Arc::new(set));
     let ask = |of_account, of_set, local: &str| {
-        suppressed(&lists, KEY, 1, of_account, of_set, &format!("{local}@x.example")).unwrap()
+        suppressed(&lists, KEY, "acme1", of_account, of_set, &format!("{local}@x.example")).unwrap()
     };
     let (list, complaint, host) =
         (Some(Suppressed::OnAccountList), Some(Suppressed::OnAccountListForComplaint), Some(Suppressed::OnHostList));
@@ -81,7 +81,7 @@ fn the_three_layers_are_asked_as_the_table_says() {
         let asked = ["bounced", "manual", "complained", "host", "free"].map(|local| ask(of_account, of_set, local));
         assert_eq!(asked, [bounced, manual, complained, on_host, None], "{of_account:?} {of_set:?}");
     }
-    assert_eq!(suppressed(&lists, KEY, 2, both, None, "bounced@x.example"), Ok(None), "another account");
+    assert_eq!(suppressed(&lists, KEY, "acme2", both, None, "bounced@x.example"), Ok(None), "another account");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn ten_million_addresses_would_take_about_a_hundred_megabytes() {
     let mut set = Set::default();
     for piece in 0..2 {
         let entry = |n: u32| Change {
-            digest: digest(List::Account(n % 100), &format!("user{n}@d{}.example", n % 1000)),
+            digest: digest(List::Account(&format!("acme{}", n % 100)), &format!("user{n}@d{}.example", n % 1000)),
             reason: Some(Reason::Bounce),
         };
         set = set.with(&mut (piece * 50_000..(piece + 1) * 50_000).map(entry).collect());
@@ -115,8 +115,8 @@ fn ten_million_addresses_would_take_about_a_hundred_megabytes() {
     assert!(2 * ten_million + 1_000_000 * size_of::<Change>() < 300_000_000);
     for n in 0..100_000_u32 {
         let address = format!("user{n}@d{}.example", n % 1000);
-        assert_eq!(set.get(digest(List::Account(n % 100), &address)), Some(Reason::Bounce));
-        assert_eq!(set.get(digest(List::Account(n % 100 + 1), &address)), None);
+        assert_eq!(set.get(digest(List::Account(&format!("acme{}", n % 100)), &address)), Some(Reason::Bounce));
+        assert_eq!(set.get(digest(List::Account(&format!("acme{}", n % 100 + 1)), &address)), None);
     }
 }
 

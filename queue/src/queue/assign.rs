@@ -6,6 +6,7 @@ use crate::{
     lane::LeaseId,
     time::{Mono, Wall},
 };
+use smallvec::SmallVec;
 use std::{collections::BTreeSet, net::IpAddr};
 
 impl<K: Copy + Ord> Queue<K> {
@@ -14,7 +15,7 @@ impl<K: Copy + Ord> Queue<K> {
         let next = LeaseId::at(self.leases.len());
         let id = *self.lease_ids.entry(address).or_insert(next);
         if id == next {
-            self.leases.push(Lease { address, gone: false });
+            self.leases.push(Lease::new(address));
         }
         id
     }
@@ -26,7 +27,7 @@ impl<K: Copy + Ord> Queue<K> {
     }
 
     pub(super) fn is_gone(&self, lease: LeaseId) -> bool {
-        self.leases.get(lease.index()).is_none_or(|lease| lease.gone)
+        self.leases.get(self.whole(lease).index()).is_none_or(|lease| lease.gone)
     }
 
     /// Mail is given to it again.
@@ -45,6 +46,7 @@ impl<K: Copy + Ord> Queue<K> {
     /// Without a leased IP, though nobody has asked for that: [`Self::newly_stranded`] tells.
     pub(super) fn strand_again(&mut self, id: u32, site: u32) {
         self.newly_stranded = true;
+        self.unpay(id);
         self.put(id, Place::Stranded { site });
     }
 
@@ -55,8 +57,8 @@ impl<K: Copy + Ord> Queue<K> {
             lease.gone = true;
         }
         let of_lease = |job: &Job<K>| match job.place {
-            Place::Ready { lane } | Place::Deferred { lane } => {
-                let lane = self.lanes.get(lane).filter(|lane| lane.lease == lease)?;
+            Place::Ready { lane } | Place::Deferred { lane } | Place::Waiting { lane } | Place::Held { lane } => {
+                let lane = self.lanes.get(lane).filter(|lane| self.whole(lane.lease) == lease)?;
                 Some(Place::Stranded { site: lane.site })
             }
             Place::Unresolved { lease: Some(of) } if of == lease => Some(Place::Unresolved { lease: None }),
@@ -64,14 +66,16 @@ impl<K: Copy + Ord> Queue<K> {
         };
         let jobs: Vec<_> = self.jobs.iter().filter_map(|(id, job)| Some((id, of_lease(job)?))).collect();
         for (id, place) in jobs {
+            self.unpay(id);
             self.put(id, place);
         }
     }
 
     /// Gives the stranded jobs of each message a leased IP; those for which `choose` has none go on waiting. A deferred job
     /// keeps its time.
-    pub fn assign(&mut self, now: Mono, _wall: Wall, mut choose: impl FnMut(K) -> Option<LeaseId>) {
+    pub fn assign(&mut self, now: Mono, wall: Wall, mut choose: impl FnMut(K) -> Option<LeaseId>) {
         self.newly_stranded = false;
+        self.clocks = (now, wall);
         let keys: Vec<K> = self.stranded.keys().copied().collect();
         for key in keys {
             let Some(lease) = choose(key) else { continue };
@@ -83,7 +87,7 @@ impl<K: Copy + Ord> Queue<K> {
                 if due > now {
                     self.put(id, Place::Deferred { lane });
                 } else {
-                    self.make_ready(id, lane);
+                    self.make_ready(now, id, lane);
                 }
             }
         }
@@ -94,6 +98,17 @@ impl<K: Copy + Ord> Queue<K> {
     pub fn stranded_keys(&self) -> Vec<K> {
         let busy: BTreeSet<K> = self.in_flight.iter(&self.jobs).map(|(_, job)| job.key).collect();
         self.stranded.keys().copied().filter(|key| !busy.contains(key)).collect()
+    }
+
+    /// The stranded jobs of a message, each with its recipients. Other jobs of it may have a leased IP, and are being sent.
+    #[must_use]
+    pub fn stranded_of(&self, key: K) -> Vec<(JobId, SmallVec<[u16; 2]>)> {
+        let list = self.stranded.get(&key).into_iter();
+        let jobs = list.flat_map(|list| list.iter(&self.jobs));
+        let named = |(slot, job): (u32, &Job<K>)| {
+            (JobId { slot, serial: job.serial }, SmallVec::from_slice(job.recipients.as_slice()))
+        };
+        jobs.map(named).collect()
     }
 
     /// The message has gone elsewhere: its stranded jobs end.

@@ -15,14 +15,16 @@ const LEARNED: Duration = Duration::from_secs(60);
 impl<K: Copy + Ord> Queue<K> {
     /// The lane of a lease and a site, made if need be.
     pub(super) fn lane_of(&mut self, lease: LeaseId, site: u32) -> u32 {
+        let lease = self.counted_as(lease, site);
         if let Some(lane) = self.lane_ids.get(&(lease, site)) {
             return *lane;
         }
         let limit = self.sites.get(site).and_then(|site| site.connections).unwrap_or(self.default_connections);
         let serial = self.next_serial();
         let slot = self.lanes.insert(Lane::new(lease, site, limit));
+        let shape = self.shape_of(lease, site);
         if let Some(lane) = self.lanes.get_mut(slot) {
-            lane.id = LaneId { slot, serial };
+            (lane.id, lane.shape) = (LaneId { slot, serial }, shape);
         }
         self.lane_ids.insert((lease, site), slot);
         if let Some(site) = self.sites.get_mut(site) {
@@ -64,6 +66,7 @@ impl<K: Copy + Ord> Queue<K> {
     }
 
     fn drop_lane(&mut self, number: u32) {
+        self.leave_lines(number);
         let Some(lane) = self.lanes.remove(number) else { return };
         self.lane_ids.remove(&(lane.lease, lane.site));
         if let Some(site) = self.sites.get_mut(lane.site) {
@@ -79,9 +82,10 @@ impl<K: Copy + Ord> Queue<K> {
 
     /// A connection for this lane is being opened.
     pub fn connection_opened(&mut self, lane: LaneId) {
-        if let Some(lane) = self.lane_named(lane) {
-            lane.connections += 1;
-            lane.opening += 1;
+        if let Some(entry) = self.lane_named(lane) {
+            entry.connections += 1;
+            entry.opening += 1;
+            self.connected(lane.slot);
         }
     }
 
@@ -102,6 +106,7 @@ impl<K: Copy + Ord> Queue<K> {
         if entry.ready > 0 {
             self.list(lane.slot);
         }
+        self.disconnected(lane.slot);
         self.after_leaving(lane.slot);
     }
 
@@ -132,6 +137,7 @@ impl<K: Copy + Ord> Queue<K> {
         if let Some(entry) = self.lane_named(lane) {
             entry.backed_off_until = until;
         }
+        self.put_off(now, lane.slot, until);
         self.arm(now, lane.slot);
         until
     }
@@ -159,6 +165,20 @@ impl<K: Copy + Ord> Queue<K> {
         }
         self.list(number);
         self.arm(now, number);
+    }
+
+    /// The provider that a site is of, if it is of one.
+    pub fn provider_of_site(&mut self, now: Mono, key: &Arc<str>, provider: Option<&Arc<str>>) {
+        let is_new = !self.site_ids.contains_key(key);
+        if is_new && provider.is_none() {
+            return;
+        }
+        let number = self.site_id(Arc::clone(key));
+        if is_new {
+            self.new_sites.push(number);
+        }
+        let receiver = provider.map(|name| self.receiver_id(name));
+        self.reshape(now, number, receiver);
     }
 
     /// Connections a lane of this site may have; none: the default.

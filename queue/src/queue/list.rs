@@ -1,6 +1,6 @@
 //! What is in the queue, for listings and questions.
 
-use super::Queue;
+use super::{Queue, shaping::Shaped};
 use crate::{
     job::{Job, JobId, Place},
     lane::{LaneId, LaneInfo},
@@ -22,8 +22,12 @@ impl<K: Copy + Ord> Queue<K> {
             deferred: entry.counts[1],
             in_flight: entry.counts[2],
             connections: entry.connections,
+            provider: self.shaped(lane.slot).map(|shaped| Arc::clone(&shaped.provider().name)),
+            ladder: self.provider_of_lease(entry.lease).map(Arc::clone),
+            suspended_until: self.shaped(lane.slot).and_then(Shaped::suspended),
             backed_off_until: (entry.backed_off_until > Mono(0)).then_some(entry.backed_off_until),
             min_expires: first.map_or(Wall(u64::MAX), |job| job.expires),
+            opens: self.leases.get(entry.lease.index()).filter(|lease| lease.held > 0).and_then(|lease| lease.opens),
         })
     }
 
@@ -32,11 +36,12 @@ impl<K: Copy + Ord> Queue<K> {
         self.lanes.iter().filter_map(|(_, lane)| self.lane(lane.id))
     }
 
-    /// All jobs whose site is known: message, recipients, domain of the first, lane, tries.
-    pub fn jobs(&self) -> impl Iterator<Item = (K, &[u16], &str, Option<LaneId>, u16)> + '_ {
+    /// All jobs whose site is known: message, recipients, domain of the first, lane, tries, and whether it waits for a plan.
+    pub fn jobs(&self) -> impl Iterator<Item = (K, &[u16], &str, Option<LaneId>, u16, bool)> + '_ {
         let resolved = self.jobs.iter().filter(|(_, job)| !matches!(job.place, Place::Unresolved { .. }));
         resolved.map(|(_, job)| {
-            (job.key, job.recipients.as_slice(), self.domain_of(job), self.lane_id_of(job), job.attempts)
+            let waits = matches!(job.place, Place::Waiting { .. });
+            (job.key, job.recipients.as_slice(), self.domain_of(job), self.lane_id_of(job), job.attempts, waits)
         })
     }
 
@@ -44,6 +49,12 @@ impl<K: Copy + Ord> Queue<K> {
     pub fn unresolved(&self) -> impl Iterator<Item = (K, &[u16], &str)> + '_ {
         let unresolved = self.jobs.iter().filter(|(_, job)| matches!(job.place, Place::Unresolved { .. }));
         unresolved.map(|(_, job)| (job.key, job.recipients.as_slice(), self.domain_of(job)))
+    }
+
+    /// Does this job wait for the warm-up plan of its leased IP?
+    #[must_use]
+    pub fn waits_for_plan(&self, job: JobId) -> bool {
+        matches!(self.named(job).map(|job| job.place), Some(Place::Waiting { .. }))
     }
 
     /// The message, recipients, domain and tries of a job.

@@ -1,24 +1,33 @@
 //! Where jobs are, and how they go from one place to another: taken, given back, deferred, ended.
 
-use super::{NextTry, Queue, Taken, Work};
+use super::{NextTry, Queue, Taken, Work, meter::Pass};
 use crate::{
-    job::{Job, JobId, Place, Recipients},
-    lane::LaneId,
+    job::{AGAIN, Job, JobId, PUT_OFF, Place, Recipients, SEEN},
+    lane::{Lane, LaneId},
     list::{Link, NONE},
     retry,
     time::{Mono, Wall},
+    warmup::{day::Day, ledger::NeverSeen},
 };
 use smallvec::SmallVec;
 
 /// Recipients that may come together in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8).
 const TOGETHER: u64 = 100;
 
+/// Of the recipients of a job, those that stay.
+#[derive(Clone, Copy)]
+pub(super) enum Kept<'a> {
+    Numbers(&'a [u16]),
+    Crowd(u32),
+}
+
 impl<K: Copy + Ord> Queue<K> {
     /// A new job, in no list. Its domains must have been counted for it.
     pub(super) fn insert(&mut self, key: K, expires: Wall, recipients: Recipients, domain: u32) -> u32 {
         let serial = self.next_serial();
         let (due, links, place, attempts) = (Mono(0), [Link::NONE; 2], Place::Loose, 0);
-        self.jobs.insert(Job { key, recipients, expires, due, links, place, domain, serial, attempts })
+        let (paid, flags) = (Day(0), 0);
+        self.jobs.insert(Job { key, recipients, expires, due, links, place, domain, serial, attempts, paid, flags })
     }
 
     /// Moves a job: out of the lists of the place it is in, into those of the other. The only code that does.
@@ -49,7 +58,7 @@ impl<K: Copy + Ord> Queue<K> {
     fn unlink(&mut self, id: u32, from: Place, may_expire: bool) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         let (key, domain, expiry, due) = (job.key, job.domain, job.expiry_tick(), job.due_tick());
-        let recipients = job.recipients.len();
+        let (recipients, messages) = (job.recipients.len(), u64::from(job.recipients.messages()));
         if from.may_expire() && !may_expire {
             self.expiries.remove(&mut self.jobs, expiry, id);
         }
@@ -63,10 +72,15 @@ impl<K: Copy + Ord> Queue<K> {
             Place::Ready { lane } => {
                 if let Some(lane) = self.lanes.get_mut(lane) {
                     lane.list.remove(&mut self.jobs, id);
-                    lane.ready -= 1;
+                    lane.ready -= messages;
                 }
             }
             Place::Deferred { .. } => self.tries.remove(&mut self.jobs, due, id),
+            Place::Waiting { lane } => self.unlink_waiting(id, lane),
+            Place::Held { .. } => {
+                self.held.remove(&mut self.jobs, id);
+                self.held_jobs -= 1;
+            }
             Place::InFlight { .. } => {
                 self.in_flight.remove(&mut self.jobs, id);
                 // What else there is of the message may move now.
@@ -91,7 +105,7 @@ impl<K: Copy + Ord> Queue<K> {
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.place = to;
         let (key, domain, expiry, due) = (job.key, job.domain, job.expiry_tick(), job.due_tick());
-        let recipients = job.recipients.len();
+        let (recipients, messages) = (job.recipients.len(), u64::from(job.recipients.messages()));
         if to.may_expire() && !in_calendar {
             self.expiries.insert(&mut self.jobs, expiry, id);
         }
@@ -105,10 +119,15 @@ impl<K: Copy + Ord> Queue<K> {
             Place::Ready { lane } => {
                 if let Some(lane) = self.lanes.get_mut(lane) {
                     lane.list.push_back(&mut self.jobs, id);
-                    lane.ready += 1;
+                    lane.ready += messages;
                 }
             }
             Place::Deferred { .. } => self.tries.insert(&mut self.jobs, due, id),
+            Place::Waiting { lane } => self.link_waiting(id, lane),
+            Place::Held { .. } => {
+                self.held.push_back(&mut self.jobs, id);
+                self.held_jobs += 1;
+            }
             Place::InFlight { .. } => self.in_flight.push_back(&mut self.jobs, id),
             Place::Stranded { .. } => {
                 self.stranded_count += 1;
@@ -120,8 +139,15 @@ impl<K: Copy + Ord> Queue<K> {
         }
     }
 
+    /// Into a lane: ready at once, unless the plan of its leased IP has to let it go.
+    pub(super) fn make_ready(&mut self, now: Mono, id: u32, lane: u32) {
+        if !self.is_metered(lane) || !self.meter(now, id, lane) {
+            self.ready(id, lane);
+        }
+    }
+
     /// To the end of the ready jobs of a lane; together with the last of them if that is for the same message.
-    pub(super) fn make_ready(&mut self, id: u32, lane: u32) {
+    pub(super) fn ready(&mut self, id: u32, lane: u32) {
         if !self.join_last(id, lane) {
             self.put(id, Place::Ready { lane });
         }
@@ -132,8 +158,14 @@ impl<K: Copy + Ord> Queue<K> {
         let last = self.lanes.get(lane).and_then(|lane| lane.list.last());
         let (Some(last), Some(job)) = (last, self.jobs.get(id)) else { return false };
         let Some(other) = self.jobs.get(last) else { return false };
-        let same = other.key == job.key && other.attempts == job.attempts && other.expires == job.expires;
-        if !same || other.recipients.len() + job.recipients.len() > TOGETHER {
+        let same = (other.key, other.attempts, other.expires, other.paid, other.flags)
+            == (job.key, job.attempts, job.expires, job.paid, job.flags);
+        if let (true, Recipients::Crowd(_), Recipients::Crowd(_)) = (same, &other.recipients, &job.recipients) {
+            self.put(id, Place::Loose);
+            return self.merge(last, id);
+        }
+        let most = self.most_recipients(lane).map_or(TOGETHER, |most| TOGETHER.min(most as u64));
+        if !same || other.recipients.len() + job.recipients.len() > most {
             return false;
         }
         let mut pairs: SmallVec<[(u16, u32); 8]> = other.recipients.iter(other.domain).collect();
@@ -158,14 +190,18 @@ impl<K: Copy + Ord> Queue<K> {
 
     /// Its time has come.
     pub(super) fn due(&mut self, now: Mono, id: u32) {
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.flags &= !PUT_OFF;
+        }
         match self.jobs.get(id).and_then(|job| job.place.lane()) {
-            Some(lane) if self.is_current(now, id, lane) => self.make_ready(id, lane),
+            Some(lane) if self.is_current(now, id, lane) => self.make_ready(now, id, lane),
             _ => self.reconsider(now, id),
         }
     }
 
     /// Has the engine end it.
     pub(super) fn end(&mut self, id: u32, work: impl Fn(JobId) -> Work) {
+        self.unpay(id);
         let Some(job) = self.jobs.get(id) else { return };
         let (name, lane) = (JobId { slot: id, serial: job.serial }, job.place.lane().unwrap_or(NONE));
         self.put(id, Place::Ending { lane });
@@ -175,10 +211,12 @@ impl<K: Copy + Ord> Queue<K> {
     /// Is there a job that an open connection of this lane could take?
     #[must_use]
     pub fn has_ready(&self, lane: LaneId) -> bool {
-        self.lanes.get(lane.slot).is_some_and(|entry| entry.id == lane && !entry.list.is_empty())
+        let open = |entry: &Lane| self.leases.get(entry.lease.index()).is_none_or(|lease| !lease.blocked);
+        let ready = |entry: &Lane| entry.id == lane && !entry.list.is_empty() && open(entry);
+        self.lanes.get(lane.slot).is_some_and(ready) && !self.is_closed(lane.slot)
     }
 
-    /// The next job of a lane, for an open connection of it.
+    /// The next job of a lane, for an open connection of it; none if its provider is sent nothing now.
     pub fn take(&mut self, lane: LaneId, wall: Wall) -> Option<Taken<K>> {
         loop {
             let id = self.lane_named(lane)?.list.first()?;
@@ -187,6 +225,25 @@ impl<K: Copy + Ord> Queue<K> {
                 self.end(id, |job| Work::Expired { job });
                 continue;
             }
+            if self.is_closed(lane.slot) {
+                self.stall(lane.slot);
+                return None;
+            }
+            if let Some(most) = self.most_recipients(lane.slot) {
+                self.trim(id, lane.slot, most);
+            }
+            if self.is_metered(lane.slot) {
+                match self.pass(id, lane.slot, wall) {
+                    Pass::Go => {}
+                    Pass::Waits => continue,
+                    Pass::Blocked => return None,
+                }
+            }
+            let messages = self.jobs.get(id)?.recipients.messages();
+            if !self.may_take(lane.slot, messages) {
+                return None;
+            }
+            let job = self.jobs.get(id)?;
             let recipients = SmallVec::from_slice(job.recipients.as_slice());
             let name = JobId { slot: id, serial: job.serial };
             let taken = Taken { job: name, key: job.key, recipients, attempts: job.attempts };
@@ -195,11 +252,32 @@ impl<K: Copy + Ord> Queue<K> {
         }
     }
 
+    /// As [`Self::give_back`]; nothing of it was written either, so that what was paid for it is not lost.
+    pub fn give_back_unseen(&mut self, job: JobId, _proof: NeverSeen) {
+        if self.named(job).is_some()
+            && let Some(entry) = self.jobs.get_mut(job.slot)
+        {
+            if entry.flags & AGAIN == 0 {
+                entry.flags &= !SEEN;
+            }
+            let messages = entry.recipients.messages();
+            if let Place::InFlight { lane } = entry.place {
+                self.take_back(lane, messages);
+            }
+        }
+        self.give_back(job);
+    }
+
     /// A job handed out that was not tried: it is the next one again.
     pub fn give_back(&mut self, job: JobId) {
         let Some(&Place::InFlight { lane: number }) = self.named(job).map(|job| &job.place) else { return };
         if let Some(site) = self.site_if_gone(number) {
             return self.strand_again(job.slot, site);
+        }
+        if self.is_metered(number) && self.jobs.get(job.slot).is_some_and(|entry| entry.paid == Day(0)) {
+            // Its leased IP is counted only since it was handed out.
+            let now = self.clocks.0;
+            return self.make_ready(now, job.slot, number);
         }
         self.put(job.slot, Place::Ready { lane: number });
         if let Some(lane) = self.lanes.get_mut(number) {
@@ -212,10 +290,15 @@ impl<K: Copy + Ord> Queue<K> {
     /// Of a job handed out, only `recipients` are still to be delivered; they wait for their next try. What
     /// [`NextTry::Expired`] is said of has left the queue.
     pub fn defer(&mut self, now: Mono, wall: Wall, job: JobId, recipients: &[u16]) -> NextTry {
+        self.defer_these(now, wall, job, Kept::Numbers(recipients))
+    }
+
+    pub(super) fn defer_these(&mut self, now: Mono, wall: Wall, job: JobId, recipients: Kept<'_>) -> NextTry {
         let chance = retry::chance(&mut self.chance);
         let Some(entry) = self.named(job) else { return NextTry::Expired };
         let (place, attempts) = (entry.place, entry.attempts.saturating_add(1));
-        let Some(at) = self.retry.next(wall, attempts, entry.expires, chance) else {
+        let own = place.lane().and_then(|lane| self.shaped(lane)).and_then(|shaped| shaped.provider().retry.as_ref());
+        let Some(at) = own.unwrap_or(&self.retry).next(wall, attempts, entry.expires, chance) else {
             self.put(job.slot, Place::Loose);
             self.done(job);
             return NextTry::Expired;
@@ -243,22 +326,28 @@ impl<K: Copy + Ord> Queue<K> {
     }
 
     /// Lets go of all recipients of a job, in no list, but these. False if none is left, and so no job.
-    fn keep_only(&mut self, id: u32, kept: &[u16]) -> bool {
+    fn keep_only(&mut self, id: u32, kept: Kept<'_>) -> bool {
         let Some(job) = self.jobs.get_mut(id) else { return false };
-        let pairs: SmallVec<[(u16, u32); 8]> =
-            job.recipients.iter(job.domain).filter(|(number, _)| kept.contains(number)).collect();
+        let left = match kept {
+            Kept::Numbers(kept) => {
+                let of_them = job.recipients.iter(job.domain).filter(|(number, _)| kept.contains(number));
+                Recipients::of(&of_them.collect::<SmallVec<[(u16, u32); 8]>>())
+            }
+            Kept::Crowd(count) => (count > 0).then_some((Recipients::Crowd(count), job.domain)),
+        };
         let (before, domains) = (job.recipients.len(), job.recipients.domains(job.domain));
-        match Recipients::of(&pairs) {
+        let (after, still) = left.as_ref().map_or((0, SmallVec::new()), |(left, own)| (left.len(), left.domains(*own)));
+        match left {
             Some((recipients, domain)) => (job.recipients, job.domain) = (recipients, domain),
             None => drop(self.jobs.remove(id)),
         }
-        self.recipients -= before - pairs.len() as u64;
+        self.recipients -= before - after;
         for domain in domains {
-            if !pairs.iter().any(|(_, of)| *of == domain) {
+            if !still.contains(&domain) {
                 self.release_domain(domain);
             }
         }
-        !pairs.is_empty()
+        after > 0
     }
 
     /// A job has come to its end.
@@ -270,6 +359,15 @@ impl<K: Copy + Ord> Queue<K> {
             lane.failures = 0;
             self.list(number);
         }
+        self.drop_job(job);
+    }
+
+    /// A job is not this queue's any more. Unlike [`Self::done`], this says nothing of the host it was for.
+    pub fn drop_job(&mut self, job: JobId) {
+        if self.named(job).is_none() {
+            return;
+        }
+        self.unpay(job.slot);
         self.put(job.slot, Place::Loose);
         let Some(entry) = self.jobs.remove(job.slot) else { return };
         self.recipients -= entry.recipients.len();

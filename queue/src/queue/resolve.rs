@@ -30,6 +30,7 @@ impl<K: Copy + Ord> Queue<K> {
     /// Puts a message in. Its recipients of one domain become a job once the domain is resolved; jobs of one message that
     /// follow each other in a lane become one.
     pub fn add(&mut self, now: Mono, wall: Wall, new: New<'_, K>) {
+        self.clocks = (now, wall);
         if let Some(lease) = new.lease {
             self.revive(lease);
         }
@@ -68,7 +69,7 @@ impl<K: Copy + Ord> Queue<K> {
                     if due > now {
                         self.put(id, Place::Deferred { lane });
                     } else {
-                        self.make_ready(id, lane);
+                        self.make_ready(now, id, lane);
                     }
                 }
             },
@@ -93,6 +94,11 @@ impl<K: Copy + Ord> Queue<K> {
         let lane = self.jobs.get(id).and_then(|job| job.place.lane());
         let lease = lane.and_then(|lane| self.lanes.get(lane)).map(|lane| lane.lease);
         self.put(id, Place::Loose);
+        self.send_parts(now, id, lease);
+    }
+
+    /// Sends a job in no list on, domain by domain.
+    pub(super) fn send_parts(&mut self, now: Mono, id: u32, lease: Option<LeaseId>) {
         for part in self.split(id) {
             self.route(now, part, lease);
         }
@@ -141,7 +147,8 @@ impl<K: Copy + Ord> Queue<K> {
     }
 
     /// Takes the answer to a question.
-    pub fn resolved(&mut self, now: Mono, _wall: Wall, name: &str, resolution: Resolution) {
+    pub fn resolved(&mut self, now: Mono, wall: Wall, name: &str, resolution: Resolution) {
+        self.clocks = (now, wall);
         let Some(&domain) = self.domain_ids.get(name) else { return };
         let (known, ttl) = match resolution {
             Resolution::Site { key, ttl } => (Known::Site(self.site_id(key)), ttl),
@@ -228,7 +235,7 @@ impl<K: Copy + Ord> Queue<K> {
     fn follow(&mut self, now: Mono, domain: u32, before: &Known) {
         let Known::Site(site) = *before else { return };
         let in_trouble = self.lanes.iter().filter(|(_, lane)| lane.site == site && lane.failures > 0);
-        let names_it = |job: &Job<K>| job.recipients.iter(job.domain).any(|(_, of)| of == domain);
+        let names_it = |job: &Job<K>| job.recipients.names(job.domain, domain);
         let ready = in_trouble.flat_map(|(_, lane)| lane.list.iter(&self.jobs));
         let ids: Vec<u32> = ready.filter(|(_, job)| names_it(job)).map(|(id, _)| id).collect();
         for id in ids {
@@ -246,7 +253,7 @@ impl<K: Copy + Ord> Queue<K> {
         }
     }
 
-    fn domain_id(&mut self, name: &str) -> u32 {
+    pub(super) fn domain_id(&mut self, name: &str) -> u32 {
         if let Some(id) = self.domain_ids.get(name) {
             return *id;
         }
@@ -295,7 +302,7 @@ impl<K: Copy + Ord> Queue<K> {
             return *id;
         }
         let domains = std::collections::BTreeSet::new();
-        let site = Site { key: Arc::clone(&key), lanes: 0, stranded: 0, domains, connections: None };
+        let site = Site { key: Arc::clone(&key), lanes: 0, stranded: 0, domains, connections: None, receiver: None };
         let id = self.sites.insert(site);
         self.site_ids.insert(key, id);
         id

@@ -9,7 +9,9 @@
 //! - Its day never goes back. While the wall clock is behind, the day stands still with what is left of its cap.
 
 use super::{
+    climb::{Climb, Rung},
     day::{Day, DayStart},
+    ladder::{Ladder, Rules},
     plan::{Percentage, Plan},
 };
 use crate::{
@@ -26,7 +28,7 @@ const BURST: Duration = Duration::from_secs(5 * 60);
 const BURST_LEAST: u32 = 10;
 /// A block is this part of the cap, and at least one recipient.
 const BLOCKS: u32 = 100;
-/// Block of an IP that is done: nothing waits for it, it only counts.
+/// Least block of an IP that is done: nothing waits for it, it only counts.
 const BLOCK_DONE: u32 = 500;
 /// A wall clock that is so much ahead of the monotonic one has leapt.
 const LEAP: Duration = Duration::from_secs(3600);
@@ -55,15 +57,17 @@ pub struct Note {
     pub set: (Percentage, Day),
     /// The plan stands still.
     pub held: bool,
+    /// Where it stands on its ladder; none: it has a plan.
+    pub rung: Option<Rung>,
 }
 
 /// Leave to write RCPT TO for some recipients. It is either spent or refunded.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "without a charge no MAIL FROM; unused, it is to be refunded"]
 pub struct Charge {
-    ip: IpAddr,
-    day: Day,
-    recipients: u32,
+    pub(crate) ip: IpAddr,
+    pub(crate) day: Day,
+    pub(crate) recipients: u32,
 }
 
 impl Charge {
@@ -82,8 +86,8 @@ impl Charge {
 /// A job has paid for its recipients to an IP on a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paid {
-    ip: IpAddr,
-    day: Day,
+    pub(crate) ip: IpAddr,
+    pub(crate) day: Day,
 }
 
 /// Proof that a peer has seen nothing of a transaction: its first command was never written.
@@ -157,12 +161,16 @@ pub struct Ledger {
     /// Takes the place of `plan` with the next day.
     next_plan: Option<Plan>,
     starts: DayStart,
+    /// Takes the place of `starts` with the next day.
+    next_starts: Option<DayStart>,
     spread: Duration,
     day: Day,
     plan_day: Option<u16>,
     cap: Option<u32>,
     set: (Percentage, Day),
     held: bool,
+    /// Takes the place of the plan.
+    climb: Option<Box<Climb>>,
     /// Charged on this day.
     spent: u32,
     /// Durable: may be charged on this day.
@@ -182,12 +190,52 @@ impl Ledger {
     pub fn lease(ip: IpAddr, plan: Plan, warm: bool, starts: DayStart, now: Mono, wall: Wall) -> Self {
         let plan_day = (!warm).then_some(1);
         let (day, set) = (starts.day_of(wall), (Percentage::ZERO, Day(0)));
-        let note = Note { day, plan_day, cap: None, reserved: 0, set, held: false };
+        let note = Note { day, plan_day, cap: None, reserved: 0, set, held: false, rung: None };
         let mut ledger = Self::at(ip, plan, note, starts, now, wall);
         ledger.recap(now);
         ledger.bucket = Bucket::full(ledger.rate(), ledger.burst(), now);
         ledger.changed = true;
         ledger
+    }
+
+    /// A leased IP of a managed pool, and a provider: on the ladder where its note says, or `from` there, or at the bottom.
+    #[must_use]
+    pub fn climb(
+        ip: IpAddr,
+        rules: Rules,
+        note: Option<Note>,
+        from: Ladder,
+        starts: DayStart,
+        now: Mono,
+        wall: Wall,
+    ) -> Self {
+        let day = starts.day_of(wall);
+        let first = Note {
+            day,
+            plan_day: None,
+            cap: None,
+            reserved: 0,
+            set: (Percentage::ZERO, Day(0)),
+            held: false,
+            rung: Some(Rung { ladder: from, ..Rung::default() }),
+        };
+        let known = note.filter(|note| note.rung.is_some());
+        let note = known.unwrap_or(first);
+        let mut ledger = Self::at(ip, Plan::standard(), note, starts, now, wall);
+        ledger.climb = note.rung.map(|rung| Box::new(Climb::new(rules, rung)));
+        (ledger.spent, ledger.reserved, ledger.wanted) = (note.reserved, note.reserved, note.reserved);
+        ledger.recap(now);
+        if known.is_none() {
+            ledger.bucket = Bucket::full(ledger.rate(), ledger.burst(), now);
+            ledger.changed = true;
+        }
+        ledger.advance(now, wall);
+        ledger
+    }
+
+    /// Its ladder, if it has one instead of a plan.
+    pub fn ladder(&mut self) -> Option<&mut Climb> {
+        self.climb.as_deref_mut()
     }
 
     /// An IP as its last durable note has it: whatever may have been charged was. `plan` is in force from the next day on.
@@ -209,12 +257,14 @@ impl Ledger {
             plan,
             next_plan: None,
             starts,
+            next_starts: None,
             spread: SPREAD,
             day: note.day,
             plan_day: note.plan_day,
             cap: None,
             set: note.set,
             held: note.held,
+            climb: None,
             spent: 0,
             reserved: 0,
             wanted: 0,
@@ -242,10 +292,17 @@ impl Ledger {
         }
         let was_done = self.plan_day.is_none();
         self.day = to;
+        if let Some(climb) = &mut self.climb {
+            climb.close(from, to, u64::from(self.spent));
+            // What was decided is not to be decided again after a crash.
+            self.changed = true;
+        }
         (self.spent, self.reserved, self.wanted) = (0, 0, 0);
         if let Some(plan) = self.next_plan.take() {
             self.plan = plan;
         }
+        // By the new time it may be the day before still: then this day is the longer one.
+        self.starts = self.next_starts.take().unwrap_or(self.starts);
         if let Some(day) = self.plan_day.filter(|_| !self.held) {
             let days = u16::try_from(to.0 - from.0).unwrap_or(u16::MAX);
             self.plan_day = Some(day.saturating_add(days));
@@ -294,8 +351,9 @@ impl Ledger {
     /// well before this one is used up: nobody has to wait.
     fn charge_done(&mut self, recipients: u32) -> Result<Charge, Wait> {
         let after = self.spent.saturating_add(recipients);
-        if after.saturating_add(BLOCK_DONE / 2) > self.wanted {
-            self.wanted = after.saturating_add(BLOCK_DONE);
+        let block = BLOCK_DONE.max(after / 8);
+        if after.saturating_add(block / 2) > self.wanted {
+            self.wanted = after.saturating_add(block);
         }
         if after > self.reserved {
             return Err(Wait::Note);
@@ -304,12 +362,44 @@ impl Ledger {
         Ok(Charge { ip: self.ip, day: self.day, recipients })
     }
 
+    /// Its address.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The day it is at, as of the last call that was told the time.
+    #[must_use]
+    pub fn day(&self) -> Day {
+        self.day
+    }
+
+    /// Has it a cap, as of the last call that was told the time?
+    #[must_use]
+    pub fn is_warming(&self) -> bool {
+        self.cap.is_some()
+    }
+
+    /// Does its plan stand still?
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// Recipients that could be charged now, together.
     pub fn allowance(&mut self, now: Mono, wall: Wall) -> u32 {
         self.advance(now, wall);
         let Some(cap) = self.cap else { return u32::MAX };
         let tokens = u32::try_from(self.bucket.tokens(now).max(0)).unwrap_or(u32::MAX);
         cap.saturating_sub(self.spent).min(tokens)
+    }
+
+    /// Recipients of a crowd that best go together: half of a burst, so that nothing spills over while they wait for their
+    /// allowance, and no more than the day has left; 0: its cap is reached.
+    pub fn piece(&mut self, now: Mono, wall: Wall) -> u32 {
+        self.advance(now, wall);
+        let half = self.bucket.capacity().div_ceil(2);
+        self.cap.map_or(u32::MAX, |cap| cap.saturating_sub(self.spent).min(half))
     }
 
     /// Gives back what no peer has seen. What was charged on another day is over.
@@ -333,6 +423,7 @@ impl Ledger {
             reserved: self.wanted.max(self.reserved),
             set: self.set,
             held: self.held,
+            rung: self.climb.as_ref().map(|climb| climb.rung()),
         })
     }
 
@@ -351,8 +442,9 @@ impl Ledger {
     /// refunded by now never are.
     #[must_use]
     pub fn close(self) -> Note {
+        let rung = self.climb.as_ref().map(|climb| climb.rung());
         let Self { day, plan_day, cap, spent, set, held, .. } = self;
-        Note { day, plan_day, cap, reserved: spent, set, held }
+        Note { day, plan_day, cap, reserved: spent, set, held, rung }
     }
 
     /// Sets the percentage: 0 is day 1 again, 100 is done. Takes effect at once; what was sent today still counts.
@@ -373,6 +465,11 @@ impl Ledger {
     pub fn release(&mut self, now: Mono, wall: Wall) {
         self.advance(now, wall);
         (self.held, self.changed) = (false, true);
+    }
+
+    /// Days begin at another time, from the next day on: none is cut short.
+    pub fn set_starts(&mut self, starts: DayStart) {
+        self.next_starts = Some(starts);
     }
 
     /// Another plan, from the next day on.
@@ -408,6 +505,10 @@ impl Ledger {
 
     /// The cap of the day that the plan is at, and the smoothing that goes with it.
     fn recap(&mut self, now: Mono) {
+        if let Some(climb) = &self.climb {
+            self.cap = climb.cap();
+            return self.smooth(now);
+        }
         self.cap = self.plan_day.and_then(|day| self.plan.cap(day));
         if self.cap.is_none() {
             self.plan_day = None;
@@ -423,14 +524,18 @@ impl Ledger {
     /// What may go at once.
     fn burst(&self) -> u32 {
         let cap = u64::from(self.cap.unwrap_or(0));
-        let part = cap * BURST.as_secs() / self.spread.as_secs().max(1);
+        // A short spread would be all burst, and its bucket take long to fill again.
+        let burst = BURST.min(self.spread / 2);
+        let part = u64::try_from(u128::from(cap) * burst.as_millis() / self.spread.as_millis().max(1)).unwrap_or(0);
         u32::try_from(part).unwrap_or(u32::MAX).max(BURST_LEAST).min(self.cap.unwrap_or(0))
     }
 
-    /// With a full burst at its beginning, the whole cap takes the whole spread.
+    /// With a full burst at its beginning, the whole cap takes the whole spread. A small cap may be all burst: a day that
+    /// begins without one, after a restart, has to have it nevertheless.
     fn rate(&self) -> Rate {
-        let rest = self.cap.unwrap_or(0).saturating_sub(self.burst());
-        Rate { tokens: rest.max(1), per: self.spread }
+        let cap = self.cap.unwrap_or(0);
+        let rest = cap.saturating_sub(self.burst()).max(cap / 5).max(1);
+        Rate { tokens: rest, per: self.spread }
     }
 }
 

@@ -70,7 +70,7 @@ fn a_crash_forfeits_what_is_left_of_the_block() {
 /// The note that is durable.
 fn save_again(ledger: &Ledger) -> Note {
     let Ledger { day, plan_day, cap, reserved, set, held, .. } = *ledger;
-    Note { day, plan_day, cap, reserved, set, held }
+    Note { day, plan_day, cap, reserved, set, held, rung: None }
 }
 
 #[test]
@@ -251,6 +251,7 @@ struct World {
     random: u64,
     ledger: Ledger,
     plan: Plan,
+    starts: DayStart,
     durable: Note,
     mono: u64,
     wall: u64,
@@ -269,6 +270,7 @@ impl World {
             random: seed,
             ledger,
             plan: Plan::standard(),
+            starts: DayStart::default(),
             durable,
             mono: 0,
             wall: START,
@@ -329,7 +331,7 @@ impl World {
         self.mono = self.draw(1000);
         let (now, wall) = self.times();
         let (day, before) = (self.ledger.day, self.ledger.standing(now, wall));
-        self.ledger = Ledger::restore(IP, self.plan.clone(), self.durable, DayStart::default(), now, wall);
+        self.ledger = Ledger::restore(IP, self.plan.clone(), self.durable, self.starts, now, wall);
         let after = self.ledger.standing(now, wall);
         if let Some(cap) = after.cap.filter(|_| self.ledger.day == day && day != self.operated_on) {
             // A block, and what one message of up to 60 had reserved beyond it or had given back.
@@ -340,7 +342,7 @@ impl World {
     fn operate(&mut self) {
         let (now, wall) = self.times();
         self.operated_on = self.ledger.day;
-        match self.draw(6) {
+        match self.draw(7) {
             0 => self.ledger.hold(now, wall),
             1 | 2 => self.ledger.release(now, wall),
             3 => {
@@ -351,11 +353,15 @@ impl World {
                 self.plan = Plan::growth(1 + self.draw(100) as u32, 1100 + self.draw(900) as u32, 20_000).unwrap();
                 self.ledger.set_plan(self.plan.clone());
             }
+            5 => {
+                self.starts = format!("{:02}:{:02}+00:00", self.draw(24), self.draw(60)).parse().unwrap();
+                self.ledger.set_starts(self.starts);
+            }
             _ => {
                 // The lease moves to another shard: its note is durable there before anything is sent from there.
                 let whole = std::mem::replace(&mut self.ledger, leased(self.plan.clone()));
                 self.durable = whole.close();
-                self.ledger = Ledger::restore(IP, self.plan.clone(), self.durable, DayStart::default(), now, wall);
+                self.ledger = Ledger::restore(IP, self.plan.clone(), self.durable, self.starts, now, wall);
             }
         }
         self.note_cap();
@@ -407,5 +413,25 @@ fn no_day_exceeds_its_cap_whatever_happens_in_a_year() {
             assert!(*seen <= world.caps[day], "seed {seed}, {day:?}: {seen} of {}", world.caps[day]);
         }
         assert!(world.seen.values().sum::<u64>() > 1000, "seed {seed} sends mail");
+    }
+}
+
+#[test]
+fn a_day_that_begins_at_another_time_is_never_cut_short() {
+    for (starts, long) in [("06:00+00:00", 30 * 60), ("18:00-00:00", 42 * 60), ("00:00+00:00", 24 * 60)] {
+        let mut ledger = leased(Plan::table(&[10, 20, 30]).unwrap());
+        ledger.set_spread(ms(0), Duration::from_secs(1));
+        let noon = 720 * MINUTE;
+        ledger.advance(ms(noon), Wall(START + noon));
+        ledger.set_starts(starts.parse().unwrap());
+        // At the old midnight the second day begins, and lasts until the new time of the day after.
+        let at = |ledger: &mut Ledger, minute: u64| {
+            ledger.advance(ms(minute * MINUTE), Wall(START + minute * MINUTE));
+            ledger.standing(ms(minute * MINUTE), Wall(START + minute * MINUTE)).plan_day
+        };
+        assert_eq!(at(&mut ledger, 1439), Some(1), "{starts}");
+        assert_eq!(at(&mut ledger, 1440), Some(2), "{starts}");
+        assert_eq!(at(&mut ledger, 1440 + long - 1), Some(2), "{starts}");
+        assert_eq!(at(&mut ledger, 1440 + long), Some(3), "{starts}");
     }
 }

@@ -306,7 +306,7 @@ impl World {
     }
 
     pub(super) fn is_wholly_stranded(&self, key: u64) -> bool {
-        let stranded = self.queue.jobs().filter(|(of, _, _, lane, _)| *of == key && lane.is_none());
+        let stranded = self.queue.jobs().filter(|(of, _, _, lane, ..)| *of == key && lane.is_none());
         let count: usize = stranded.map(|(_, recipients, ..)| recipients.len()).sum();
         let open = self.recipients.range((key, 0)..=(key, u16::MAX)).filter(|(_, r)| r.state != State::Ended).count();
         count == open && !self.queue.lanes().any(|lane| lane.in_flight > 0)
@@ -334,6 +334,7 @@ impl World {
                     self.end(job, |_, domain| assert!(domain.told_never, "nobody said that it takes no mail"));
                 }
                 None if self.queue.next_wake().is_some_and(|at| at <= self.now()) => {}
+                Some(Work::Overflow { .. }) => panic!("nothing is counted here"),
                 None => return,
             }
         }

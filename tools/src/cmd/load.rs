@@ -1,6 +1,6 @@
 //! `mailrail load`: offers mail to an SMTP server, in a closed or an open loop, and reports what became of it.
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, stop::Stop};
 use crate::ui::{
     self,
     progress::Progress,
@@ -10,13 +10,13 @@ use crate::ui::{
 use clap::ValueEnum;
 use mailrail_bench::{
     latency::{Latency, Summary},
-    load::{Amount, Load, LoadReport, Pace, RecipientDomain, Sizes, TlsMode},
+    load::{Amount, Header, Load, LoadReport, Pace, RecipientDomain, Sizes, TlsMode},
 };
 use std::{
     fmt::Write,
     fs::File,
     io::BufWriter,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -26,7 +26,7 @@ use std::{
 ///
 /// In a closed loop (the default) each connection sends its next message when the one before is answered. With --rate it
 /// is an open loop: messages are due at that rate whatever the server does, and latency counts from the moment a message
-/// was due, so that a stalling server cannot hide it.
+/// was due, so that a stalling server cannot hide it. Ctrl-C ends it early, with its report.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = super::after_help!(
     "  mailrail load --target 127.0.0.1:2525 --messages 10000 --domain example.test\n  \
@@ -64,9 +64,10 @@ pub(crate) struct Args {
     /// Recipients of a message: 1 or 1..5
     #[arg(long, value_name = "N", default_value = "1", value_parser = range)]
     recipients: (usize, usize),
-    /// Another header, `Name: value`; may be given several times
+    /// Another header, `Name: value`, or `30%Name: value` for a share of the messages; may be given several times; of those
+    /// with one name and shares a message has one at most
     #[arg(long, value_name = "HEADER", value_parser = header)]
-    header: Vec<(String, String)>,
+    header: Vec<Header>,
     /// TLS
     #[arg(long, value_name = "MODE", default_value = "none")]
     tls: Tls,
@@ -88,7 +89,7 @@ pub(crate) struct Args {
     /// Name of the run, first part of every X-Load-Id
     #[arg(long, value_name = "NAME", default_value = "load")]
     run: String,
-    /// Write the latency of acceptance as an HDR percentile file
+    /// Write the latency as an HDR percentile file: from the final dot to the 250, with --rate from when it was due
     #[arg(long, value_name = "FILE")]
     percentiles: Option<PathBuf>,
     /// Print one JSON document
@@ -108,10 +109,18 @@ enum Tls {
 
 /// How often the live line is drawn.
 const LOOK: Duration = Duration::from_millis(100);
+/// A server that does not take a connection in this time is taken for none.
+const REACH: Duration = Duration::from_secs(10);
 
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Outcome {
     let load = load(args)?;
+    let percentiles = args.percentiles.as_deref().map(Percentiles::create).transpose()?;
+    // Once it runs, a server that goes away for a while is waited for; one that was never there need not be.
+    if let Err(why) = TcpStream::connect_timeout(&load.target, REACH) {
+        return Err(Failure::Unreachable(format!("{}: {why}", load.target)));
+    }
+    let stop = Stop::new()?;
     let bar = match (load.amount, args.json) {
         (_, true) => Progress::hidden(),
         (Amount::Messages(count), _) => Progress::bar(count, "messages"),
@@ -124,18 +133,21 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let now = running.progress();
         let done = if timed { began.elapsed().as_millis() as u64 } else { now.accepted };
         bar.set(done, live(&now));
+        if stop.is_asked() {
+            running.stop();
+        }
         thread::sleep(LOOK);
     }
     let last = live(&running.progress());
     let outcome = running.wait();
     bar.finish(last);
-    if let Some(path) = &args.percentiles {
-        write_percentiles(path, &outcome.accept)?;
+    if let Some(file) = percentiles {
+        file.write(if args.rate.is_some() { &outcome.transaction } else { &outcome.accept })?;
     }
     if args.json {
         ui::print_json(&outcome.report)?;
     } else {
-        ui::print(&shown(&outcome.report))?;
+        ui::print(&shown(&outcome.report, args.rate.is_some()))?;
     }
     match outcome.report.recipients.accepted {
         0 => Err(Failure::Operation(format!("nothing was accepted: {}", reasons(&outcome.report)))),
@@ -192,13 +204,22 @@ fn live(now: &mailrail_bench::load::Progress) -> String {
     line
 }
 
-fn write_percentiles(path: &Path, latency: &Latency) -> Result<(), Failure> {
-    let failed = |why| Failure::Operation(format!("writing {}: {why}", path.display()));
-    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-    latency.write_percentiles(&mut file).map_err(failed)
+/// The file for the percentiles, made before the run: one that cannot be written is found out at once.
+struct Percentiles<'a>(&'a Path, File);
+
+impl<'a> Percentiles<'a> {
+    fn create(path: &'a Path) -> Result<Self, Failure> {
+        let file = File::create(path).map_err(|why| Failure::Usage(format!("{}: {why}", path.display())))?;
+        Ok(Self(path, file))
+    }
+
+    fn write(self, latency: &Latency) -> Outcome {
+        let failed = |why| Failure::Operation(format!("writing {}: {why}", self.0.display()));
+        latency.write_percentiles(&mut BufWriter::new(self.1)).map_err(failed)
+    }
 }
 
-fn shown(report: &LoadReport) -> String {
+fn shown(report: &LoadReport, is_open: bool) -> String {
     let mut table = Table::new(&[Left("RECIPIENTS"), Right("COUNT")]);
     let counts = &report.recipients;
     table.row([text("offered"), figure(counts.offered)]);
@@ -208,8 +229,10 @@ fn shown(report: &LoadReport) -> String {
     table.row([text("abandoned"), unless_zero(counts.abandoned, warn)]);
     let mut times =
         Table::new(&[Left("LATENCY"), Right("P50"), Right("P90"), Right("P99"), Right("P99.9"), Right("MAX")]);
+    // In an open loop a message that waits for a connection has begun to wait when it was due.
+    let transaction = if is_open { "due to 250" } else { "MAIL to 250" };
     for (name, summary) in
-        [("final dot to 250", &report.accept), ("transaction", &report.transaction), ("connect", &report.connect)]
+        [("final dot to 250", &report.accept), (transaction, &report.transaction), ("connect", &report.connect)]
     {
         let Summary { p50_us, p90_us, p99_us, p999_us, max_us, .. } = *summary;
         let figures =
@@ -273,11 +296,19 @@ fn range(text: &str) -> Result<(usize, usize), String> {
     }
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+fn header(text: &str) -> Result<Header, String> {
+    let wrong = || format!("\"{text}\": write it as Name: value, or 30%Name: value");
+    let (share, rest) = match text.split_once('%').and_then(|(share, rest)| Some((share.parse::<f64>().ok()?, rest))) {
+        Some((share, rest)) if (0.0..=100.0).contains(&share) => (Some(share), rest),
+        Some(_) => return Err(wrong()),
+        None => (None, text),
+    };
     let good = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
-    match text.split_once(':') {
-        Some((name, value)) if good(name) && !value.contains(['\r', '\n']) => Ok((name.into(), value.trim().into())),
-        _ => Err(format!("\"{text}\": write it as Name: value")),
+    match rest.split_once(':') {
+        Some((name, value)) if good(name) && !value.contains(['\r', '\n']) => {
+            Ok(Header { name: name.into(), value: value.trim().into(), share })
+        }
+        _ => Err(wrong()),
     }
 }
 
@@ -300,6 +331,12 @@ mod tests {
         for wrong in ["", "x", "4XB", "9..1", "0..4", "99999999999999999999"] {
             assert!(sizes(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(
+            header("12.5%X-Pool: a%b").map(|header| (header.share, header.value)),
+            Ok((Some(12.5), "a%b".into()))
+        );
+        assert_eq!(header("X-A: 5%").map(|header| header.share), Ok(None));
+        assert!(header("101%X: y").is_err() && header("-1%X: y").is_err());
         assert!(range("0").is_err() && header("no colon").is_err() && domain("a=b").is_err());
     }
 }

@@ -1,20 +1,32 @@
 //! The command line: every subcommand, the options they share, and how they end.
 
+pub(crate) mod account;
 pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod demo;
+pub(crate) mod explain;
 pub(crate) mod export;
+pub(crate) mod ip;
 pub(crate) mod load;
 pub(crate) mod man;
+mod plan;
+pub(crate) mod pool;
+pub(crate) mod provider;
 pub(crate) mod queue;
+pub(crate) mod rehearse;
 pub(crate) mod serve;
 pub(crate) mod sink;
+pub(crate) mod spool;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod suppression;
+pub(crate) mod top;
+pub(crate) mod torture;
 pub(crate) mod trace;
 
 use crate::client::ClientError;
@@ -77,13 +89,24 @@ pub(crate) enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Status(status::Args),
-    Queue(queue::Args),
+    Top(top::Args),
+    Queue(Box<queue::Args>),
+    Explain(explain::Args),
+    Ip(ip::Args),
+    Pool(pool::Args),
+    Provider(provider::Args),
     Trace(trace::Args),
     Apply(apply::Args),
     Export(export::Args),
+    Account(account::Args),
+    Suppression(suppression::Args),
+    Audit(audit::Args),
+    Spool(spool::Args),
     Load(load::Args),
     Sink(sink::Args),
+    Rehearse(rehearse::Args),
     Compare(compare::Args),
+    Torture(torture::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -96,13 +119,24 @@ impl Command {
             Self::Serve(args) => serve::run(args),
             Self::Check(args) => check::run(args),
             Self::Status(args) => status::run(args),
+            Self::Top(args) => top::run(args),
             Self::Queue(args) => queue::run(args),
+            Self::Explain(args) => explain::run(args),
+            Self::Ip(args) => ip::run(args),
+            Self::Pool(args) => pool::run(args),
+            Self::Provider(args) => provider::run(args),
             Self::Trace(args) => trace::run(args),
             Self::Apply(args) => apply::run(args),
             Self::Export(args) => export::run(args),
+            Self::Account(args) => account::run(args),
+            Self::Audit(args) => audit::run(args),
+            Self::Suppression(args) => suppression::run(args),
+            Self::Spool(args) => spool::run(args),
             Self::Load(args) => load::run(args),
             Self::Sink(args) => sink::run(args),
+            Self::Rehearse(args) => rehearse::run(args),
             Self::Compare(args) => compare::run(args),
+            Self::Torture(args) => torture::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
         }
@@ -121,6 +155,9 @@ pub(crate) enum Failure {
     /// The command line, or a file it names, is wrong.
     #[error("{0}")]
     Usage(String),
+    /// Nobody is there.
+    #[error("no server at {0}")]
+    Unreachable(String),
     /// The server could not be asked, or said no.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -135,6 +172,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::Operation(_) | Self::Output(_) => 1,
             Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
             Self::Client(error) if error.unreachable() => 3,
             Self::Client(_) => 1,
         })

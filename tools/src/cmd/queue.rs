@@ -1,38 +1,73 @@
 //! `mailrail queue`: mail that waits, by site and leased IP or message by message, with the reason and the next try.
 
+mod act;
+mod select;
+
 use super::{Outcome, connect::Connect};
-use crate::{
-    client::encoded,
-    ui::{
-        self,
-        table::{Left, Right, Table, bad, dim, figure, text, unless_zero, warn},
-        units,
-    },
+use crate::ui::{
+    self,
+    table::{Left, Right, Table, bad, dim, figure, text, unless_zero, warn},
+    units,
 };
 use comfy_table::Cell;
-use mailrail_engine::{control::api::types::QueueReport, link::QueueRow};
-use std::net::IpAddr;
+use mailrail_engine::{
+    control::api::types::QueueReport,
+    link::{QueueRow, orders::Action},
+};
+use select::Selection;
 
-/// Show queued mail: by site and leased IP, with the reason and the next try
+/// Show queued mail with the reason and the next try, and suspend, retry, reroute, bounce or cancel it
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_long_help = super::after_help!(
     "  mailrail queue\n  \
        mailrail queue --domain example.org --messages\n  \
-       mailrail queue --ip 192.0.2.10 --json | jq '.rows[].reason'\n"
+       mailrail queue --ip 192.0.2.10 --json | jq '.rows[].reason'\n  \
+       mailrail queue suspend --domain example.org --reason 'their disk is full'\n  \
+       mailrail queue resume --domain example.org\n  \
+       mailrail queue retry --site mx1.example.org\n  \
+       mailrail queue bounce --account acme --pool promo --dry-run\n  \
+       mailrail queue reroute --ip 192.0.2.10 --to main --yes\n"
 ))]
 pub(crate) struct Args {
-    /// Only this recipient domain
-    #[arg(long, value_name = "DOMAIN")]
-    domain: Option<String>,
-    /// Only mail that leaves by this leased IP
-    #[arg(long, value_name = "ADDRESS")]
-    ip: Option<IpAddr>,
-    /// Only this site: the name of its first mail host, as this command shows it
-    #[arg(long, value_name = "HOST")]
-    site: Option<String>,
-    /// Only this message
-    #[arg(long, value_name = "MESSAGE-ID")]
-    message: Option<String>,
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Show queued mail: by site and leased IP, or message by message
+    List(List),
+    /// Hold mail, that which is queued and that which comes later, until it is resumed
+    Suspend(act::Act),
+    /// Let go what was suspended
+    Resume(act::Resume),
+    /// Show what is suspended
+    Suspensions(act::Shown),
+    /// Try deferred mail now
+    Retry(act::Act),
+    /// Send mail by another pool
+    Reroute {
+        /// The pool
+        #[arg(long, value_name = "POOL")]
+        to: String,
+        #[command(flatten)]
+        act: act::Act,
+    },
+    /// End mail, and tell its senders
+    Bounce(act::Act),
+    /// End mail without a word to its senders
+    Cancel(act::Act),
+    /// Show what was ordered since the server started, and how far it is
+    Orders(act::Shown),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    #[command(flatten)]
+    which: Selection,
     /// List single messages instead of sums by site and leased IP
     #[arg(long)]
     messages: bool,
@@ -46,17 +81,10 @@ pub(crate) struct Args {
     connect: Connect,
 }
 
-impl Args {
+impl List {
     fn path(&self) -> String {
-        let mut path = format!("/mailrail/v1/queue?limit={}", self.limit);
-        let ip = self.ip.map(|ip| ip.to_string());
-        let members = [("domain", &self.domain), ("ip", &ip), ("site", &self.site), ("message", &self.message)];
-        for (name, value) in members {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encoded(value)));
-            }
-        }
-        if self.messages || self.message.is_some() {
+        let mut path = format!("/mailrail/v1/queue?limit={}{}", self.limit, self.which.query());
+        if self.messages || self.which.is_message() {
             path.push_str("&messages=true");
         }
         path
@@ -65,6 +93,21 @@ impl Args {
 
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Outcome {
+    match &args.what {
+        None => list(&args.list),
+        Some(What::List(args)) => list(args),
+        Some(What::Suspend(act)) => act::suspend(act),
+        Some(What::Resume(args)) => act::resume(args),
+        Some(What::Suspensions(args)) => act::suspensions(args),
+        Some(What::Retry(act)) => act::order(act, Action::Retry, None),
+        Some(What::Reroute { to, act }) => act::order(act, Action::Reroute, Some(to)),
+        Some(What::Bounce(act)) => act::order(act, Action::Bounce, None),
+        Some(What::Cancel(act)) => act::order(act, Action::Cancel, None),
+        Some(What::Orders(args)) => act::orders(args),
+    }
+}
+
+fn list(args: &List) -> Outcome {
     let client = args.connect.client()?;
     let report: QueueReport = client.get(&args.path())?;
     if args.json {
@@ -189,16 +232,14 @@ mod tests {
             site: "mx1.example.org".into(),
             ip: Some([127, 0, 10, 1].into()),
             domains: ["a", "b", "c", "d"].map(|name| format!("{name}.example")).into(),
-            message: None,
-            recipients: Vec::new(),
             queued: 1_200,
             deferred: 3,
-            in_flight: 0,
             connections: 2,
             attempts: 4,
             oldest: 1_000,
             next_try: Some(91_000),
             reason: "451 4.7.1 greylisted".into(),
+            ..QueueRow::default()
         }
     }
 
@@ -210,7 +251,7 @@ mod tests {
     fn a_filter_becomes_an_encoded_query() {
         let line = Line::parse_from(["queue", "--domain", "a&b", "--ip", "::1", "--message", "0100"]);
         assert_eq!(
-            line.args.path(),
+            line.args.list.path(),
             "/mailrail/v1/queue?limit=1000&domain=a%26b&ip=%3A%3A1&message=0100&messages=true"
         );
     }

@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// How many seconds deliveries in flight may go on after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     grace: u64,
+    /// Do not forbid the process what a mail server never does (a seccomp filter): to debug or profile it
+    #[arg(long)]
+    no_sandbox: bool,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -30,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     log::start(&args.log)?;
     let config = args.which.load()?;
     tracing::info!(config = %config.path.display(), version = env!("CARGO_PKG_VERSION"), "starting");
-    let options = Options { signals: true, grace: Duration::from_secs(args.grace) };
+    let options = Options { signals: true, grace: Duration::from_secs(args.grace), sandbox: !args.no_sandbox };
     let host = Host::start(config, options).map_err(|error| match error.is_configuration() {
         true => Failure::Usage(error.to_string()),
         false => Failure::Operation(error.to_string()),

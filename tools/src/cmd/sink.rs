@@ -13,6 +13,7 @@ use mailrail_bench::{
     sink::{Counts, Sink, SinkConfig, SinkReport, Store, dkim::DkimKeys},
     tls::TlsIdentity,
 };
+use mailrail_engine::sign::SigningKey;
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -28,13 +29,15 @@ use std::{
 #[command(after_long_help = super::after_help!(
     "  mailrail sink --listen 127.0.0.1:2526\n  \
        mailrail sink --listen 127.0.0.1:2526 --model gmail --for 60 --json\n  \
-       mailrail sink --models receivers.toml --store none\n"
+       mailrail sink --models receivers.toml --store none\n  \
+       mailrail sink --listen 127.0.0.1:2526 --maildir taken\n  \
+       mailrail sink --listen 127.0.0.1:2526 --dkim-key s1._domainkey.example.com=s1.pem\n"
 ))]
 pub(crate) struct Args {
     /// Where to listen; may be given several times
     #[arg(long, value_name = "ADDRESS", required_unless_present = "models")]
     listen: Vec<SocketAddr>,
-    /// Receiver models, and which domain or listener has which
+    /// Receiver models, and which domain or listener has which; bench/receivers.toml has all there is to say
     #[arg(long, value_name = "FILE")]
     models: Option<PathBuf>,
     /// Model of all domains without one: accept, gmail, outlook, yahoo, or one of the file
@@ -43,9 +46,15 @@ pub(crate) struct Args {
     /// What is kept of the mail
     #[arg(long, value_name = "WHAT", default_value = "counts")]
     store: Keep,
+    /// Write each message into this Maildir, its envelope in front
+    #[arg(long, value_name = "DIR")]
+    maildir: Option<PathBuf>,
     /// Check DKIM signatures against the keys in this DNS server
     #[arg(long, value_name = "ADDRESS")]
     dkim_dns: Option<SocketAddr>,
+    /// Check DKIM signatures against this private key, PEM; may be given several times
+    #[arg(long, value_name = "SELECTOR._domainkey.DOMAIN=FILE", value_parser = key, conflicts_with = "dkim_dns")]
+    dkim_key: Vec<(String, PathBuf)>,
     /// Certificate chain for STARTTLS, PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -134,7 +143,8 @@ fn config(args: &Args) -> Result<SinkConfig, Failure> {
         models,
         tls,
         store,
-        dkim: args.dkim_dns.map(DkimKeys::Dns),
+        maildir: args.maildir.clone(),
+        dkim: dkim(args)?,
         threads: args.threads,
         seed: args.seed,
         ..SinkConfig::default()
@@ -143,6 +153,28 @@ fn config(args: &Args) -> Result<SinkConfig, Failure> {
         config = config.listen(*address);
     }
     Ok(config)
+}
+
+/// Where the public keys come from, if signatures are to be checked.
+fn dkim(args: &Args) -> Result<Option<DkimKeys>, Failure> {
+    if args.dkim_key.is_empty() {
+        return Ok(args.dkim_dns.map(DkimKeys::Dns));
+    }
+    let record = |(name, path): &(String, PathBuf)| {
+        let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("{}: {why}", path.display()));
+        let pem = std::fs::read(path).map_err(|why| wrong(&why))?;
+        let key = SigningKey::from_pem(&pem).map_err(|why| wrong(&why))?;
+        Ok((name.clone(), key.dns_record()))
+    };
+    Ok(Some(DkimKeys::Table(args.dkim_key.iter().map(record).collect::<Result<_, Failure>>()?)))
+}
+
+/// `s1._domainkey.example.com=s1.pem`.
+fn key(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if name.contains("._domainkey.") && !path.is_empty() => Ok((name.into(), path.into())),
+        _ => Err(format!("\"{text}\": write it as s1._domainkey.example.com=s1.pem")),
+    }
 }
 
 fn shown(report: &SinkReport) -> String {
@@ -166,6 +198,9 @@ fn shown(report: &SinkReport) -> String {
     let mut sources = Table::new(&columns("SOURCE IP"));
     for (address, counts) in &report.sources {
         sources.row(std::iter::once(text(address)).chain(cells(counts)));
+    }
+    if report.not_kept > 0 {
+        ui::note(&format!("{} messages could not be written", units::count(report.not_kept)));
     }
     let mut out = format!("{models}\n{sources}\n{} delivered\n", units::bytes(report.total.bytes));
     if report.end_to_end.count > 0 {

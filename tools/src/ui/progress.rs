@@ -10,9 +10,13 @@ const REDRAWS: u8 = 10;
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar of `total` units with a word in front.
+    /// A bar of `total` units with a word in front; of 0, as nobody knows how many, a count.
     pub(crate) fn bar(total: u64, what: &'static str) -> Self {
-        let style = "{prefix:>10} {bar:32.green} {human_pos}/{human_len}  {msg}";
+        let style = if total == 0 {
+            "{prefix:>10} {spinner:.green} {human_pos}  {msg}"
+        } else {
+            "{prefix:>10} {bar:32.green} {human_pos}/{human_len}  {msg}"
+        };
         Self::styled(ProgressBar::new(total), style, what)
     }
 

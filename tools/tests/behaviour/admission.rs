@@ -67,6 +67,16 @@ fn content_that_no_receiver_should_get_is_refused_with_its_reason() {
     let world = world("");
     let received = "Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\n".repeat(51);
     refused(&world, &format!("{received}{MESSAGE}"), "554 5.4.6");
+    // A loop is one however its hops are spelled, and wherever in the header section they stand.
+    for spelled in ["RECEIVED:\r\n\tfrom a\r\n\tby b\r\n", "received:x\r\n", "Received:\r\n \tx\r\n"] {
+        refused(&world, &format!("{}{MESSAGE}", spelled.repeat(51)), "554 5.4.6");
+        refused(&world, &format!("X-First: x\r\n{}{MESSAGE}", spelled.repeat(51)), "554 5.4.6");
+    }
+    // What is no field of the header section is no hop.
+    let quoted = format!("X-Quoted: x\r\n{}", "\tReceived: from a by b\r\n".repeat(60));
+    let body = "Received: from a by b\r\n".repeat(60);
+    let reply = world.connect().submit("a@sender.test", &["b@one.test"], &format!("{quoted}{MESSAGE}{body}"));
+    assert!(reply.starts_with("250 "), "{reply}");
     refused(&world, "Subject: no from\r\n\r\nx\r\n", "554 5.6.0");
     refused(&world, "From: a@sender.test\r\nFrom: b@sender.test\r\n\r\nx\r\n", "554 5.6.0");
     refused(&world, &format!("From: a@sender.test\r\n\r\n{}\r\n", "x".repeat(20_000)), "554 5.6.0");

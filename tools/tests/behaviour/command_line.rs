@@ -44,6 +44,25 @@ fn check_explains_and_the_reference_is_valid() {
 }
 
 #[test]
+fn a_fleet_file_is_checked_without_a_server_with_its_reverse_dns() {
+    let world = world();
+    world.configure(&[]);
+    let fleet = "strict_rdns = true\n[[pool]]\nname = \"main\"\n[[ip]]\naddress = \"127.0.10.1\"\nhelo = \"a.b\"\n";
+    fs::write(world.path("fleet.toml"), format!("{fleet}pool = \"main\"\n")).unwrap();
+    let output = world.cli(&["check", "--fleet", "fleet.toml"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("fleet.toml: 1 pools, 1 leased IPs"), "{said}");
+    fs::write(world.path("fleet.toml"), format!("{fleet}pool = \"other\"\n")).unwrap();
+    fails(
+        &world,
+        &["check", "--fleet", "fleet.toml"],
+        2,
+        "fleet.toml:7: [[ip]] 127.0.10.1: pool \"other\" is no [[pool]]",
+    );
+    fails(&world, &["check", "--fleet", "none.toml"], 2, "none.toml: No such file");
+}
+
+#[test]
 fn a_missing_server_is_exit_3() {
     let world = world();
     world.configure(&[]);

@@ -179,6 +179,37 @@ fn required_tls_sends_nothing_otherwise() {
     }
 }
 
+/// Every other way in which a certificate can be wrong: out of date, not valid yet, of an authority that nobody knows, for a
+/// wildcard that does not reach so far, with a key that is not its own, or a handshake that ends in rubbish.
+#[test]
+fn required_tls_sends_nothing_to_a_certificate_that_fails() {
+    let dated = |from: i32, until: i32| {
+        let mut params = rcgen::CertificateParams::new(vec!["mx.one.test".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let made = params.self_signed(&key).expect("a certificate");
+        TlsIdentity { cert_pem: made.pem(), key_pem: key.serialize_pem() }
+    };
+    let own = "ca_file = \"cert.pem\"";
+    for (what, starttls, delivery, receiver) in [
+        ("out of date", Starttls::Offered, own, dated(2001, 2002)),
+        ("not valid yet", Starttls::Offered, own, dated(2090, 2091)),
+        ("of an unknown authority", Starttls::Offered, "", identity("mx.one.test")),
+        ("of a wildcard too far up", Starttls::Offered, own, identity("*.test")),
+        ("a broken handshake", Starttls::BrokenHandshake, own, identity("mx.one.test")),
+    ] {
+        let mut world = sending(starttls, delivery, REQUIRED, &receiver);
+        world.until(what, |world| {
+            let queue = world.json(&["queue", "--json"]);
+            queue["rows"][0]["reason"].as_str().is_some_and(|reason| reason.contains("TLS"))
+        });
+        assert_eq!(world.sinks[0].recipients(), 0, "{what}");
+        let ended = world.events().iter().any(|event| event["eventType"] == "Bounce");
+        assert!(!ended, "{what}: it may be mended, and waits");
+    }
+}
+
 /// Injected replies before the handshake must not be taken for the receiver's.
 #[test]
 fn plaintext_of_a_receiver_behind_its_220_is_discarded() {

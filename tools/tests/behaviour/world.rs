@@ -8,6 +8,8 @@ use mailrail_bench::{
 };
 use serde_json::Value;
 use std::{
+    cell::OnceCell,
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
@@ -37,7 +39,14 @@ pub struct World {
     pub port: u16,
     pub sinks: Vec<Sink>,
     server: Option<Child>,
+    /// A command that runs the server, in front of its own.
+    pub within: Vec<String>,
+    /// The server.
+    pub binary: PathBuf,
+    /// What the server logs.
+    pub filter: &'static str,
     pub keys: Keys,
+    known: OnceCell<SocketAddr>,
 }
 
 /// Address of receiver `n`.
@@ -57,7 +66,18 @@ impl World {
         let zone = zone(Zone::new().ttl(60).txt("s1._domainkey.sender.test", &keys.record));
         let dns = DnsServer::start(zone).expect("a free port for the DNS");
         let (port, sinks) = receivers(&models, tls, dns.addr());
-        Self { dir: tempfile::tempdir().expect("a directory"), dns, port, sinks, server: None, keys }
+        Self {
+            dir: tempfile::tempdir().expect("a directory"),
+            dns,
+            port,
+            sinks,
+            server: None,
+            within: Vec::new(),
+            binary: env!("CARGO_BIN_EXE_mailrail").into(),
+            filter: "info,mailrail_engine=debug",
+            keys,
+            known: OnceCell::new(),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -99,8 +119,10 @@ impl World {
     /// Starts the server; returns when it serves.
     pub fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_mailrail"))
-            .args(["serve", "--grace", "5", "--log", "info,mailrail_engine=debug", "--config"])
+        let words: Vec<_> = self.within.iter().map(OsStr::new).chain([self.binary.as_os_str()]).collect();
+        let child = Command::new(words[0])
+            .args(&words[1..])
+            .args(["serve", "--grace", "5", "--log", self.filter, "--config"])
             .arg(self.path("mailrail.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -138,6 +160,14 @@ impl World {
         assert!(done.expect("there is a kill").success());
     }
 
+    /// After SIGSTOP: no thread of the server is in a system call any more.
+    pub fn stands_still(&mut self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").flatten();
+        let states = tasks.map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default());
+        // The state stands behind the name, which is in brackets.
+        states.into_iter().all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+    }
+
     /// Waits for the server's end; its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         let mut child = self.server.take().expect("it was started");
@@ -151,6 +181,13 @@ impl World {
         let _ = child.kill();
         let _ = child.wait();
         panic!("the server did not end\n{}", self.log());
+    }
+
+    /// Its exit code, if the server has ended by itself.
+    pub fn has_ended(&mut self) -> Option<i32> {
+        let status = self.server.as_mut()?.try_wait().expect("it is our child")?;
+        self.server = None;
+        status.code()
     }
 
     /// SIGTERM, and a clean end.
@@ -197,6 +234,11 @@ impl World {
         let status = self.json(&["status", "--json"]);
         let listener = status["listeners"][n].as_str().and_then(|address| address.parse().ok());
         listener.unwrap_or_else(|| panic!("no listener {n} in {status}"))
+    }
+
+    /// The same of the first listener, known without a question after the first one.
+    pub fn listener_known(&self) -> SocketAddr {
+        *self.known.get_or_init(|| self.listener(0))
     }
 
     /// A client connection, greeting read.

@@ -148,6 +148,9 @@ impl Session {
             return;
         };
         let shared = cx.shared;
+        if shared.watched.contains(&self.ip) {
+            cx.books.name(self.ip, self.sender.as_deref().unwrap_or_default(), address, cx.wall_us);
+        }
         let at = memchr::memrchr(b'@', address).unwrap_or(address.len());
         let local = &address[..at];
         let domain = address.get(at + 1..).unwrap_or_default().to_ascii_lowercase();

@@ -101,27 +101,46 @@ impl Session {
     fn keep(&mut self, model: usize, cx: &mut Context<'_>) {
         let shared = cx.shared;
         let content = std::mem::take(&mut self.content);
-        if cx.books.has_room(content.len()) {
-            let mut start = 0;
-            let recipients = self.recipients.iter().map(|recipient| {
-                let address = String::from_utf8_lossy(&self.addresses[start..recipient.end]).into_owned();
-                start = recipient.end;
-                address
-            });
-            cx.books.keep(Delivery {
-                model: shared.table.models[model].name.clone(),
-                source: self.ip,
-                helo: self.helo.clone(),
-                tls: self.tls.map(str::to_owned),
-                chunked: self.chunking,
-                sender: String::from_utf8_lossy(self.sender.as_deref().unwrap_or_default()).into_owned(),
-                recipients: recipients.collect(),
-                at_us: cx.wall_us,
-                content: content.clone(),
-            });
+        let observer = shared.observer.as_ref().filter(|observer| observer.model == shared.table.models[model].name);
+        let in_memory = cx.books.keeps() && cx.books.has_room(content.len());
+        if in_memory || shared.maildir.is_some() || observer.is_some() {
+            let mut delivery = self.delivery(&shared.table.models[model].name, cx.wall_us);
+            delivery.content = content.clone();
+            if let Some(maildir) = &shared.maildir
+                && maildir.deliver(&delivery).is_err()
+            {
+                cx.books.not_kept += 1;
+            }
+            if let Some(observer) = observer {
+                (observer.tell)(&delivery);
+            }
+            if in_memory {
+                cx.books.keep(delivery);
+            }
         }
         if let Some(workers) = &shared.workers {
             workers.submit(content);
+        }
+    }
+
+    /// The transaction, without the content.
+    fn delivery(&self, model: &str, at_us: u64) -> Delivery {
+        let mut start = 0;
+        let recipients = self.recipients.iter().map(|recipient| {
+            let address = String::from_utf8_lossy(&self.addresses[start..recipient.end]).into_owned();
+            start = recipient.end;
+            address
+        });
+        Delivery {
+            model: model.to_owned(),
+            source: self.ip,
+            helo: self.helo.clone(),
+            tls: self.tls.map(str::to_owned),
+            chunked: self.chunking,
+            sender: String::from_utf8_lossy(self.sender.as_deref().unwrap_or_default()).into_owned(),
+            recipients: recipients.collect(),
+            at_us,
+            content: Vec::new(),
         }
     }
 }

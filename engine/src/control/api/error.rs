@@ -17,14 +17,34 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
+    /// In words.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// What was sent is wrong.
     pub(crate) fn bad(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, kind: "BadRequestException", message: message.into() }
     }
 
+    /// There is such a thing already.
+    pub(crate) fn exists(message: impl Into<String>) -> Self {
+        Self { kind: "AlreadyExistsException", ..Self::bad(message) }
+    }
+
+    /// There would be too many.
+    pub(crate) fn limit(message: impl Into<String>) -> Self {
+        Self { kind: "LimitExceededException", ..Self::bad(message) }
+    }
+
     /// There is no such thing.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, kind: "NotFoundException", message: message.into() }
+    }
+
+    /// A token that was not given out here.
+    pub(crate) fn bad_token() -> Self {
+        Self { kind: "InvalidNextTokenException", ..Self::bad("NextToken is not one that was given out here.") }
     }
 
     /// It is our fault.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     clock,
-    control::{fleet::Fleet, socket::Peer, store::StoreError},
+    control::{fleet::Fleet, rdns, socket::Peer, store::StoreError},
     link::Snapshot,
 };
 use axum::{
@@ -52,19 +52,41 @@ async fn apply(state: Arc<State>, request: FleetRequest, dry_run: bool, who: Str
     // Held to the end: two changes at a time would each start from what the other undoes.
     let _one = state.changing.lock().await;
     let before = state.in_force();
-    let wanted = parse(request, state.config.shards, Arc::clone(&before)).await?;
+    let mut wanted = parse(request, state.config.shards, Arc::clone(&before)).await?;
+    wanted.follow(&before.fleet, before.version + 1, clock::wall()).map_err(ApiError::bad)?;
+    rdns::check(&state, &before.fleet, &wanted).await?;
     let changes = before.fleet.changes(&wanted);
     if changes.is_empty() || dry_run {
         return Ok(ApplyReport { changes, dry_run, version: before.version });
     }
-    let (changes, fleet, snapshot) = replace(&state, wanted, changes, who.clone()).await?;
+    let (changes, version) = enforce(&state, wanted, changes, who).await?;
+    Ok(ApplyReport { changes, dry_run, version })
+}
+
+/// Puts another fleet in force, if it is another; returns the version then in force. Called under [`State::changing`].
+pub(super) async fn put_in_force(state: &State, before: &InForce, wanted: Fleet, who: String) -> Result<u64, ApiError> {
+    let changes = before.fleet.changes(&wanted);
+    if changes.is_empty() {
+        return Ok(before.version);
+    }
+    rdns::check(state, &before.fleet, &wanted).await?;
+    enforce(state, wanted, changes, who).await.map(|(_, version)| version)
+}
+
+async fn enforce(
+    state: &State,
+    wanted: Fleet,
+    changes: Vec<Change>,
+    who: String,
+) -> Result<(Vec<Change>, u64), ApiError> {
+    let (changes, fleet, snapshot) = replace(state, wanted, changes, who.clone()).await?;
     state.enforce(Arc::clone(&fleet), &snapshot);
     for change in &changes {
         let (action, kind) = (change.action.as_str(), change.kind.as_str());
         let Change { name, before, after, .. } = change;
         tracing::info!(who, action, kind, name, before, after, "fleet");
     }
-    Ok(ApplyReport { changes, dry_run, version: fleet.version })
+    Ok((changes, fleet.version))
 }
 
 /// Reads the file where blocking is allowed: it names key files, and IPs that are tried.
@@ -89,17 +111,20 @@ async fn replace(
     changes: Vec<Change>,
     who: String,
 ) -> Result<(Vec<Change>, Arc<InForce>, Snapshot), ApiError> {
-    let (store, shards, now) = (Arc::clone(&state.store), state.config.shards, clock::wall().0);
+    let (store, config, now) = (Arc::clone(&state.store), Arc::clone(&state.config), clock::wall().0);
     let task = tokio::task::spawn_blocking(move || {
         let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
         let version = store.replace(&fleet, &changes, &who, now)?;
         let fleet = Arc::new(InForce { fleet, version });
-        let snapshot = fleet.snapshot(shards);
+        let snapshot = fleet.snapshot(&config);
         Ok::<_, StoreError>((changes, fleet, snapshot))
     });
     match task.await {
         Ok(Ok(replaced)) => Ok(replaced),
-        Ok(Err(error)) => Err(ApiError::internal(format!("nothing was changed: {error}"))),
+        Ok(Err(error)) => {
+            tracing::error!("a change could not be kept, the fleet stays as it was: {error}");
+            Err(ApiError::internal(format!("nothing was changed: {error}")))
+        }
         Err(error) => Err(ApiError::internal(error.to_string())),
     }
 }
@@ -120,7 +145,8 @@ mod tests {
         let post = Arc::new(Post::new(control.commands));
         let resolver = Arc::new(Resolver::new(Arc::clone(&config), Arc::clone(&post)).unwrap());
         let store = Store::open(&directory.path().join("control.db")).unwrap();
-        let state = Arc::new(State::new(config, post, Vec::new(), store, resolver).unwrap());
+        let (told, _warnings) = tokio::sync::mpsc::unbounded_channel();
+        let state = Arc::new(State::new(config, post, Vec::new(), store, resolver, told).unwrap());
         for n in 0..20 {
             let toml = format!("[[pool]]\nname = \"p{n}\"\n");
             let request = FleetRequest { toml, ..FleetRequest::default() };
@@ -142,6 +168,7 @@ mod tests {
             assert_eq!((in_force.version, &in_force.fleet), (stored.0, &stored.1));
         }
         let version = state.in_force().version;
+        assert!(matches!(shards[0].commands.recv().await, Some(crate::link::Command::Lists { .. })));
         for expected in 0..=version {
             match shards[0].commands.recv().await {
                 Some(crate::link::Command::Snapshot(told)) => assert_eq!(told.policy.version, expected),

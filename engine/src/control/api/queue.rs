@@ -1,7 +1,14 @@
-//! `GET /mailrail/v1/queue`: what waits, by site and leased IP, or message by message.
+//! `GET /mailrail/v1/queue`: what waits, by site and leased IP, or message by message; `selected`: how much a filter selects.
 
-use super::{error::ApiError, state::State, types::QueueReport};
-use crate::link::{Command, QueueFilter, QueueRow};
+use super::{
+    error::ApiError,
+    state::State,
+    types::{QueueReport, orders::SelectedReport},
+};
+use crate::link::{
+    Command, QueueFilter, QueueRow,
+    orders::{Ask, Filter, Selected},
+};
 use axum::{
     Json,
     extract::{self, Query, rejection::QueryRejection},
@@ -14,6 +21,22 @@ pub(super) async fn get(
 ) -> Result<Json<QueueReport>, ApiError> {
     let Query(filter) = filter?;
     Ok(Json(report(&state, &filter).await))
+}
+
+pub(super) async fn selected(
+    extract::State(state): extract::State<Arc<State>>,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Result<Json<SelectedReport>, ApiError> {
+    let Query(filter) = filter?;
+    super::orders::check(&state, &filter, true, "")?;
+    let (answers, silent_shards) = state.ask_all(|reply| Ask::Count(filter.clone(), reply).into()).await;
+    let mut selected = Selected::default();
+    for (_, found) in answers {
+        selected.messages += found.messages;
+        selected.recipients += found.recipients;
+        selected.in_flight += found.in_flight;
+    }
+    Ok(Json(SelectedReport { selected, silent_shards }))
 }
 
 async fn report(state: &State, filter: &QueueFilter) -> QueueReport {

@@ -3,6 +3,13 @@
 //! JSON with camelCase names. A member is never renamed and never changes its meaning; new ones may be added, so readers
 //! ignore what they do not know. Times are milliseconds since the epoch unless the name says otherwise.
 
+pub mod account;
+pub mod audit;
+pub mod orders;
+pub mod provider;
+pub mod suppression;
+
+pub use super::dedicated_types::*;
 use crate::link::{QueueRow, ShardStatus};
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
@@ -228,6 +235,8 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// `[[account]]`.
+    Account,
     /// `[[pool]]`.
     Pool,
     /// `[[ip]]`.
@@ -236,8 +245,16 @@ pub enum Kind {
     Dkim,
     /// `[[domain]]`.
     Domain,
+    /// `[[provider]]`.
+    Provider,
+    /// A lease: when it began, its warm-up, whether it drains.
+    Lease,
+    /// Automatic warm-up of an account.
+    Warmup,
     /// A setting of the fleet as a whole.
     Setting,
+    /// Addresses of a suppression list.
+    Suppression,
 }
 
 impl Action {
@@ -257,11 +274,16 @@ impl Kind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Account => "account",
             Self::Pool => "pool",
             Self::Ip => "ip",
             Self::Dkim => "dkim",
             Self::Domain => "domain",
+            Self::Provider => "provider",
+            Self::Lease => "lease",
+            Self::Warmup => "warmup",
             Self::Setting => "setting",
+            Self::Suppression => "suppression",
         }
     }
 }

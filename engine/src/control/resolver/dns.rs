@@ -20,8 +20,9 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
-/// Questions on their way at a time. Each has a socket of its own, and files are what the shards need too.
-const QUESTIONS: usize = 512;
+/// Questions on their way at a time, more than slow domains alone can have. Each has a socket of its own, and files are what
+/// the shards need too.
+const QUESTIONS: usize = 2048;
 
 /// What one question came to.
 pub(super) enum Found<T> {
@@ -78,6 +79,15 @@ impl Dns {
                 let name = mx.exchange.to_ascii().trim_end_matches('.').to_ascii_lowercase();
                 Some((mx.preference, name))
             }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Names in PTR records, lower case, no trailing dot.
+    pub(super) async fn ptr(&self, name: &str) -> Found<Vec<String>> {
+        self.lookup(name, RecordType::PTR, |data| match data {
+            RData::PTR(ptr) => Some(ptr.0.to_ascii().trim_end_matches('.').to_ascii_lowercase()),
             _ => None,
         })
         .await

@@ -5,6 +5,7 @@
 
 mod address;
 mod dns;
+mod reverse;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -17,15 +18,23 @@ use crate::{
 use site::Sites;
 use std::{
     collections::HashMap,
+    net::IpAddr,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
-/// Domains being looked up at a time.
+/// Domains being looked up at a time, of which nothing is known yet.
 const RUNNING: usize = 256;
+/// A look-up that takes longer makes room for others: a list full of domains with dead name servers must not hold up those
+/// whose servers answer.
+const PROMPT: Duration = Duration::from_millis(500);
+/// Look-ups that take longer than [`PROMPT`]; those beyond are answered "later".
+const SLOW: usize = 768;
 /// Domains that may be open, running or waiting for their turn; about 10 MiB.
 const OPEN: usize = 65_536;
 
@@ -38,6 +47,7 @@ pub(super) struct Resolver {
     /// How many may be in `open`.
     room: usize,
     permits: Semaphore,
+    slow: Semaphore,
     questions: AtomicU64,
     coalesced: AtomicU64,
     never: AtomicU64,
@@ -54,6 +64,7 @@ impl Resolver {
             open: Mutex::default(),
             room: OPEN,
             permits: Semaphore::new(RUNNING),
+            slow: Semaphore::new(SLOW),
             questions: AtomicU64::new(0),
             coalesced: AtomicU64::new(0),
             never: AtomicU64::new(0),
@@ -85,12 +96,26 @@ impl Resolver {
         drop(open);
         let resolver = Arc::clone(self);
         tokio::spawn(async move {
-            // Never closed.
-            let Ok(_permit) = resolver.permits.acquire().await else { return };
-            let answer = resolver.sites.resolve(&domain).await;
+            let answer = resolver.find(&domain).await;
             let waiting = resolver.open().remove(&domain).unwrap_or_default();
             resolver.answer(&domain, &waiting, &answer);
         });
+    }
+
+    /// Waits for its turn, and gives it up when the name servers take their time.
+    async fn find(&self, domain: &str) -> SiteAnswer {
+        let permit = self.permits.acquire().await;
+        let mut finding = pin!(self.sites.resolve(domain));
+        if let Ok(answer) = timeout(PROMPT, &mut finding).await {
+            return answer;
+        }
+        let Ok(_slow) = self.slow.try_acquire() else {
+            return SiteAnswer::Later {
+                text: format!("{domain}: its name servers are slow, and those of many others"),
+            };
+        };
+        drop(permit);
+        finding.await
     }
 
     fn answer(&self, domain: &str, shards: &[u16], answer: &SiteAnswer) {
@@ -104,10 +129,15 @@ impl Resolver {
         }
     }
 
+    /// What is wrong with the reverse DNS of a leased IP, in words.
+    pub(super) async fn reverse(&self, address: IpAddr, helo: &str) -> Option<String> {
+        self.sites.reverse(address, helo).await
+    }
+
     /// What was asked and answered since start.
     pub(super) fn status(&self) -> ResolverStatus {
         let open = self.open().len() as u64;
-        let running = (RUNNING - self.permits.available_permits()) as u64;
+        let running = (RUNNING - self.permits.available_permits() + SLOW - self.slow.available_permits()) as u64;
         ResolverStatus {
             questions: self.questions.load(Relaxed),
             coalesced: self.coalesced.load(Relaxed),

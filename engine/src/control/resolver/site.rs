@@ -29,7 +29,7 @@ type Candidate = (u16, String, Found<Vec<IpAddr>>);
 /// See the module. *One per host.*
 pub(super) struct Sites {
     config: Arc<Config>,
-    dns: Dns,
+    pub(super) dns: Dns,
     /// [`is_own`], but in tests.
     pub(super) is_own: fn(IpAddr) -> bool,
 }

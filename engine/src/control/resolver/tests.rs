@@ -273,3 +273,61 @@ async fn a_question_too_many_is_answered_later_at_once() {
     assert!(matches!(answer, SiteAnswer::Later { .. }), "{answer:?}");
     assert_eq!((resolver.status().later, resolver.status().running + resolver.status().waiting), (1, 1));
 }
+
+/// However many domains have name servers that do not answer, the others are not made to wait for them.
+#[tokio::test]
+async fn slow_domains_make_room_for_others() {
+    let silent = (0..RUNNING + 50).map(|n| format!("silent{n}.test"));
+    let zone = silent.clone().fold(Zone::new().a("quick.test", a(1)), |zone, name| zone.timeout(&name));
+    let dns = DnsServer::start(zone).unwrap();
+    let (resolver, mut shards) = resolver(&dns);
+    let resolver = Arc::new(resolver);
+    for domain in silent {
+        resolver.ask(0, domain.into());
+    }
+    resolver.ask(0, "quick.test".into());
+    let (domain, answer) = answer(&mut shards[0]).await;
+    assert_eq!(&*domain, "quick.test", "{answer:?}");
+    assert!(matches!(answer, SiteAnswer::Hosts { .. }), "{answer:?}");
+    assert_eq!(resolver.status().later, 0);
+}
+
+/// A loop ends in a reason.
+#[tokio::test]
+async fn names_that_point_in_a_circle_end() {
+    let looping = Zone::new()
+        .cname("loop.test", "pool.test")
+        .cname("pool.test", "loop.test")
+        .cname("self.test", "self.test")
+        .mx("far.test", 10, "loop.test");
+    for domain in ["loop.test", "self.test", "far.test"] {
+        let answer = resolve(looping.clone(), "", domain).await;
+        assert!(!matches!(answer, SiteAnswer::Hosts { .. }), "{domain}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn reverse_dns_fits_when_pointer_and_address_agree() {
+    let zone = Zone::new()
+        .ptr(ip("192.0.2.1"), "Out1.a.test")
+        .a("out1.a.test", a(1))
+        .ptr(ip("192.0.2.2"), "other.a.test")
+        .ptr(ip("192.0.2.3"), "out3.a.test")
+        .a("out3.a.test", a(9))
+        .ptr(ip("192.0.2.4"), "out4.a.test")
+        .ptr(ip("2001:db8::5"), "out5.a.test")
+        .aaaa("out5.a.test", "2001:db8::5".parse().unwrap());
+    let dns = DnsServer::start(zone).unwrap();
+    let sites = sites(&dns, "");
+    for (address, helo, wrong) in [
+        ("192.0.2.1", "out1.a.test", None),
+        ("192.0.2.2", "out2.a.test", Some("its PTR record names other.a.test, not out2.a.test")),
+        ("192.0.2.3", "out3.a.test", Some("out3.a.test has other addresses than this one")),
+        ("192.0.2.4", "out4.a.test", Some("out4.a.test has no address")),
+        ("2001:db8::5", "out5.a.test", None),
+        ("192.0.2.6", "out6.a.test", Some("it has no PTR record; receivers expect one that names out6.a.test")),
+        ("127.0.0.9", "out7.a.test", None),
+    ] {
+        assert_eq!(sites.reverse(ip(address), helo).await.as_deref(), wrong, "{address}");
+    }
+}

@@ -153,6 +153,8 @@ pub struct Client {
     outcome: LetterOutcome,
     spare: Vec<LetterOutcome>,
     why: Option<Why>,
+    /// Replies that came.
+    replies: u64,
 }
 
 impl Client {
@@ -182,6 +184,7 @@ impl Client {
             outcome: LetterOutcome::default(),
             spare: Vec::new(),
             why: None,
+            replies: 0,
         }
     }
 
@@ -253,7 +256,12 @@ impl Client {
             }
     }
 
-    /// How long the present read or write may take (RFC 5321 section 4.5.3.2).
+    /// Replies that came so far, as [`Patience`](super::patience) counts.
+    pub(crate) fn replies(&self) -> u64 {
+        self.replies
+    }
+
+    /// How long the next reply, or the present write, may take (RFC 5321 section 4.5.3.2).
     #[must_use]
     pub fn timeout(&self) -> Duration {
         let seconds = match self.expected.front() {

@@ -42,6 +42,7 @@ impl Client {
     }
 
     fn take_reply(&mut self, reply: &mut Reply) {
+        self.replies += 1;
         let shutdown = (reply.code == 421).then(|| reply.clone());
         match self.expected.pop_front() {
             None => return self.unsolicited(reply),

@@ -23,7 +23,8 @@ fn commands_in_any_case() {
                 body: Some(Body::EightBit),
                 ret: Some(Ret::Headers),
                 env_id: Some("x"),
-                smtputf8: false
+                smtputf8: false,
+                auth: false,
             }
         ))
     ));

@@ -60,6 +60,10 @@ fn run(policy: ServerPolicy, chunks: &[&[u8]]) -> Seen {
                 seen.messages.push((envelope.sender.clone(), to, std::mem::take(&mut pieces)));
                 server.finish(FinalReply::Accepted { id: "id-1" });
             }
+            Step::Authenticate => {
+                let right = server.credentials() == Some(("user".into(), "secret".into()));
+                server.authenticated(right);
+            }
             Step::StartTls => {
                 seen.tls = true;
                 server.tls_started();
@@ -384,4 +388,60 @@ proptest! {
         run(policy(), &[&input]);
         run(policy(), &[OPEN.as_bytes(), b"DATA\r\n", &input]);
     }
+}
+
+fn authenticating() -> ServerPolicy {
+    ServerPolicy { auth: true, auth_in_clear: true, auth_required: true, ..policy() }
+}
+
+/// `\0user\0secret` and `\0user\0wrong`.
+const RIGHT: &str = "AUTH PLAIN AHVzZXIAc2VjcmV0\r\n";
+const WRONG: &str = "AUTH PLAIN AHVzZXIAd3Jvbmc=\r\n";
+
+#[test]
+fn nobody_sends_mail_before_the_credentials_that_are_required() {
+    let mail = "MAIL FROM:<a@b.test>\r\n";
+    assert_eq!(replies(authenticating(), HELLO, mail), "530 5.7.0 Authentication required\r\n");
+    assert_eq!(replies(authenticating(), HELLO, RIGHT), "235 2.7.0 Authentication successful.\r\n");
+    assert_eq!(replies(authenticating(), &format!("{HELLO}{RIGHT}"), mail), "250 2.1.0 Ok\r\n");
+    let wrong = replies(authenticating(), HELLO, &format!("{WRONG}{mail}"));
+    assert_eq!(wrong, "535 5.7.8 Authentication Credentials Invalid\r\n530 5.7.0 Authentication required\r\n");
+    let again = replies(authenticating(), &format!("{HELLO}{RIGHT}"), RIGHT);
+    assert!(again.starts_with("503 5.5.1"), "{again}");
+    let early = replies(authenticating(), "", RIGHT);
+    assert!(early.starts_with("503 5.5.1 Send EHLO"), "{early}");
+}
+
+#[test]
+fn credentials_are_asked_for_only_where_nobody_else_reads_them() {
+    let policy = ServerPolicy { auth_in_clear: false, ..authenticating() };
+    assert!(!run(policy.clone(), &[HELLO.as_bytes()]).replies.contains("AUTH"));
+    let refused = replies(policy.clone(), HELLO, "AUTH PLAIN\r\n");
+    assert_eq!(refused, "538 5.7.11 Encryption required for requested authentication mechanism\r\n");
+    let mut inside = Server::new(Arc::new(policy), true);
+    inside.space()[..HELLO.len()].copy_from_slice(HELLO.as_bytes());
+    inside.filled(HELLO.len());
+    assert_eq!(inside.step(), Step::Read);
+    assert!(String::from_utf8_lossy(inside.out()).contains("250-AUTH PLAIN LOGIN\r\n"));
+}
+
+#[test]
+fn an_exchange_takes_no_command_for_a_response_after_its_end() {
+    let after = |lines: &str| replies(authenticating(), HELLO, lines);
+    assert_eq!(
+        after("AUTH LOGIN\r\n*\r\nNOOP\r\n"),
+        "334 VXNlcm5hbWU6\r\n501 5.7.0 Authentication cancelled\r\n250 2.0.0 Ok\r\n"
+    );
+    assert!(after("AUTH LOGIN\r\nNOOP \r\nNOOP\r\n").ends_with("501 5.5.2 Cannot decode response\r\n250 2.0.0 Ok\r\n"));
+    let long = "A".repeat(3000);
+    assert!(
+        after(&format!("AUTH LOGIN\r\n{long}\r\nNOOP\r\n")).ends_with("500 5.5.2 Line too long\r\n250 2.0.0 Ok\r\n")
+    );
+}
+
+#[test]
+fn who_guesses_is_sent_away() {
+    let seen = run(authenticating(), &[format!("{HELLO}{WRONG}{WRONG}{WRONG}{RIGHT}").as_bytes()]);
+    assert_eq!(seen.close, Some(Close::TooManyErrors));
+    assert!(seen.replies.ends_with("421 4.7.0 Too many failed authentications\r\n"), "{}", seen.replies);
 }

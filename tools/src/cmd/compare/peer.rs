@@ -43,9 +43,21 @@ pub(super) struct Place<'a> {
 /// A server that can be started.
 #[derive(Clone, Debug)]
 pub(super) enum Peer {
-    Mailrail { shards: Option<u16> },
+    Mailrail(Own),
     Postfix,
     File(Box<Adapter>),
+}
+
+/// This server, in one of its set-ups.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) name: String,
+    /// One per core if not said.
+    pub(super) shards: Option<u16>,
+    /// Delivery connections of a leased IP to the sink, if not as many as by default.
+    pub(super) lines: Option<u32>,
+    /// Deferred messages in its queue while it is measured.
+    pub(super) queued: u64,
 }
 
 /// How to start and stop any other server.
@@ -75,13 +87,28 @@ pub(super) struct Running {
     pub(super) stop: Box<dyn FnOnce() -> Result<(), Failure>>,
     /// Syncs so far, where the server counts them.
     pub(super) syncs: Option<Box<dyn Fn() -> Option<u64>>>,
+    /// What can be done with a full queue, where the server lets itself be asked.
+    pub(super) queue: Option<Queue>,
+}
+
+/// The processes of a server started again, and when that was.
+pub(super) type Again = (Vec<u32>, Instant);
+
+/// See [`Running::queue`].
+pub(super) struct Queue {
+    /// Recipients deferred since it was started.
+    pub(super) deferred: Box<dyn Fn() -> Option<u64>>,
+    /// Recipients queued now.
+    pub(super) queued: Box<dyn Fn() -> Option<u64>>,
+    /// Stops it and starts it again.
+    pub(super) again: Box<dyn Fn() -> Result<Again, Failure>>,
 }
 
 impl Peer {
     /// `mailrail`, `postfix`, or the path of an adapter file.
-    pub(super) fn named(name: &str, shards: Option<u16>) -> Result<Self, Failure> {
+    pub(super) fn named(name: &str, shards: Option<u16>, lines: Option<u32>) -> Result<Self, Failure> {
         match name {
-            "mailrail" => Ok(Self::Mailrail { shards }),
+            "mailrail" => Ok(Self::Mailrail(Own { name: "mailrail".into(), shards, lines, queued: 0 })),
             "postfix" => postfix::check().map(|()| Self::Postfix),
             path => Adapter::read(Path::new(path)).map(|adapter| Self::File(Box::new(adapter))),
         }
@@ -89,16 +116,30 @@ impl Peer {
 
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::Mailrail { .. } => "mailrail",
+            Self::Mailrail(own) => &own.name,
             Self::Postfix => "postfix",
             Self::File(adapter) => &adapter.name,
+        }
+    }
+
+    /// Deferred messages that it is to have in its queue.
+    pub(super) fn backlog(&self) -> u64 {
+        if let Self::Mailrail(own) = self { own.queued } else { 0 }
+    }
+
+    /// Its version, where it can be asked.
+    pub(super) fn version(&self) -> Option<String> {
+        match self {
+            Self::Mailrail(_) => Some(env!("CARGO_PKG_VERSION").into()),
+            Self::Postfix => postfix::version(),
+            Self::File(_) => None,
         }
     }
 
     /// What its 250 means.
     pub(super) fn durability(&self) -> &str {
         match self {
-            Self::Mailrail { .. } => "250 after fdatasync, many messages a sync",
+            Self::Mailrail(_) => "250 after fdatasync, many messages a sync",
             Self::Postfix => "250 after fsync, one or more a message",
             Self::File(adapter) => &adapter.durability,
         }
@@ -106,7 +147,7 @@ impl Peer {
 
     pub(super) fn start(&self, place: &Place<'_>) -> Result<Running, Failure> {
         let running = match self {
-            Self::Mailrail { shards } => mailrail::start(place, *shards),
+            Self::Mailrail(own) => mailrail::start(place, own),
             Self::Postfix => postfix::start(place),
             Self::File(adapter) => adapter.start(place),
         }?;
@@ -143,11 +184,11 @@ impl Adapter {
         let directory = place.directory.to_owned();
         let Some(file) = &self.pid_file else {
             let pid = child.id();
-            return Ok(Running { pids: vec![pid], stop: Box::new(move || end(child)), syncs: None });
+            return Ok(Running { pids: vec![pid], stop: Box::new(move || end(child)), syncs: None, queue: None });
         };
         let pid = read_pid(&PathBuf::from(&fill(std::slice::from_ref(file), place)[0]), &self.name)?;
         let name = self.name.clone();
-        Ok(Running { pids: vec![pid], stop: Box::new(move || run(&stop, &directory, &name)), syncs: None })
+        Ok(Running { pids: vec![pid], stop: Box::new(move || run(&stop, &directory, &name)), syncs: None, queue: None })
     }
 }
 

@@ -26,6 +26,12 @@ pub(super) fn check() -> Result<(), Failure> {
     Ok(())
 }
 
+/// What it says of itself.
+pub(super) fn version() -> Option<String> {
+    let said = Command::new("postconf").args(["-h", "mail_version"]).output().ok()?;
+    Some(String::from_utf8(said.stdout).ok()?.trim().to_owned())
+}
+
 fn words(text: &[&str]) -> Vec<String> {
     text.iter().map(|word| (*word).to_owned()).collect()
 }
@@ -57,7 +63,7 @@ pub(super) fn start(place: &Place<'_>) -> Result<Running, Failure> {
         let stopped = run(&words(&["postfix", "-c", &at, "stop"]), &owned, "postfix");
         signer.map_or(Ok(()), end).and(stopped)
     };
-    Ok(Running { pids, stop: Box::new(stop), syncs: None })
+    Ok(Running { pids, stop: Box::new(stop), syncs: None, queue: None })
 }
 
 fn main_cf(place: &Place<'_>, queue: &Path, data: &Path, milter: &Path) -> String {

@@ -1,6 +1,9 @@
 //! What a comparison has to say: medians with their extremes, and ratios to the first server.
 
 use super::{
+    Args,
+    chart::{Axis, Chart},
+    host::Host,
     meter::Reading,
     peer::{Dkim, Peer},
 };
@@ -24,19 +27,39 @@ pub(super) struct Sample {
     written_bytes_per_message: f64,
     peak_bytes: f64,
     accept_p99_us: f64,
+    /// In an open loop.
+    due_p99_us: Option<f64>,
+    heap_bytes_per_queued: Option<f64>,
+    restart_s: Option<f64>,
+}
+
+/// What is known of a run besides what its processes spent.
+pub(super) struct Extra {
+    /// As the server counts them.
+    pub(super) syncs: Option<u64>,
+    /// From the final dot to the 250.
+    pub(super) accept_p99_us: u64,
+    /// From when it was due, in an open loop.
+    pub(super) due_p99_us: Option<u64>,
+    /// Bytes a queued message.
+    pub(super) heap: Option<f64>,
+    pub(super) restart: Option<Duration>,
 }
 
 impl Sample {
-    pub(super) fn new(messages: u64, took: Duration, spent: Reading, syncs: Option<u64>, accept_p99_us: u64) -> Self {
+    pub(super) fn new(messages: u64, took: Duration, spent: Reading, extra: Extra) -> Self {
         let each = |count: u64| count as f64 / messages.max(1) as f64;
         Self {
             messages_per_second: messages as f64 / took.as_secs_f64().max(1e-9),
             cpu_us_per_message: spent.cpu.as_secs_f64() * 1e6 / messages.max(1) as f64,
-            syncs_per_message: syncs.map(each),
+            syncs_per_message: extra.syncs.map(each),
             flushes_per_message: each(spent.flushes),
             written_bytes_per_message: each(spent.written),
             peak_bytes: spent.peak as f64,
-            accept_p99_us: accept_p99_us as f64,
+            accept_p99_us: extra.accept_p99_us as f64,
+            due_p99_us: extra.due_p99_us.map(|us| us as f64),
+            heap_bytes_per_queued: extra.heap,
+            restart_s: extra.restart.map(|took| took.as_secs_f64()),
         }
     }
 
@@ -67,6 +90,8 @@ impl Spread {
 #[derive(Debug, Serialize)]
 struct Server {
     name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
     durability: String,
     samples: Vec<Sample>,
 }
@@ -74,9 +99,12 @@ struct Server {
 /// All of it.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
+    host: Host,
     messages: u64,
     size: usize,
     connections: usize,
+    /// Messages a second, in an open loop.
+    rate: Option<f64>,
     dkim: String,
     servers: Vec<Server>,
 }
@@ -92,21 +120,26 @@ const FIGURES: &[Figure] = &[
     ("written a message", |s| Some(s.written_bytes_per_message), |v| units::bytes(v.round() as u64)),
     ("peak memory", |s| Some(s.peak_bytes), |v| units::bytes(v.round() as u64)),
     ("final dot to 250, p99", |s| Some(s.accept_p99_us), |v| units::duration(Duration::from_secs_f64(v / 1e6))),
+    ("due to 250, p99", |s| s.due_p99_us, |v| units::duration(Duration::from_secs_f64(v / 1e6))),
+    ("heap a queued message", |s| s.heap_bytes_per_queued, |v| units::bytes(v.round() as u64)),
+    ("start to greeting, all queued", |s| s.restart_s, |v| units::duration(Duration::from_secs_f64(v))),
 ];
 
 impl Report {
-    pub(super) fn new(messages: u64, size: usize, connections: usize, dkim: Dkim, peers: &[Peer]) -> Self {
+    pub(super) fn new(args: &Args, host: Host, peers: &[Peer]) -> Self {
         let server = |peer: &Peer| Server {
             name: peer.name().to_owned(),
+            version: peer.version(),
             durability: peer.durability().to_owned(),
             samples: Vec::new(),
         };
-        let dkim = match dkim {
+        let dkim = match args.dkim {
             Dkim::None => "none",
             Dkim::Rsa => "RSA-2048",
             Dkim::Ed25519 => "Ed25519",
         };
-        Self { messages, size, connections, dkim: dkim.into(), servers: peers.iter().map(server).collect() }
+        let Args { messages, size, connections, rate, .. } = *args;
+        Self { host, messages, size, connections, rate, dkim: dkim.into(), servers: peers.iter().map(server).collect() }
     }
 
     pub(super) fn add(&mut self, server: usize, sample: Sample) {
@@ -130,15 +163,42 @@ impl Report {
         serde_json::json!({ "comparison": self, "medians": medians })
     }
 
+    /// To be drawn.
+    pub(super) fn chart(&self, args: &Args) -> Chart {
+        let axis = if !args.cores.is_empty() {
+            Axis::Numbers("shards", args.cores.iter().map(|n| u64::from(*n)).collect())
+        } else if !args.queued.is_empty() {
+            Axis::Numbers("messages queued", args.queued.clone())
+        } else {
+            Axis::Names(self.servers.iter().map(|server| server.name.clone()).collect())
+        };
+        let spreads = |read: fn(&Sample) -> f64| {
+            let of = |server: &Server| Spread::of(server.samples.iter().map(read).collect());
+            self.servers.iter().filter_map(of).map(|spread| (spread.median, spread.min, spread.max)).collect()
+        };
+        let title = format!("messages of {}, DKIM {}, every 250 durable", units::bytes(self.size as u64), self.dkim);
+        Chart {
+            title,
+            host: self.host.to_string(),
+            axis,
+            rate: spreads(|s| s.messages_per_second),
+            cost: spreads(|s| s.cpu_us_per_message),
+        }
+    }
+
     /// For people.
     pub(super) fn text(&self) -> String {
         let runs = self.servers.first().map_or(0, |server| server.samples.len());
+        let pace = self.rate.map_or_else(String::new, |rate| format!(" at {}/s", units::count(rate as u64)));
         let mut out = format!(
-            "{} messages of {} over {} connections, DKIM {}, {runs} runs each in turn: median (least to most)\n\n",
+            "{} messages of {}{pace} over {} connections, DKIM {}, {runs} run{} each in turn\n{}; load {} at the start\n\n",
             units::count(self.messages),
             units::bytes(self.size as u64),
             self.connections,
-            self.dkim
+            self.dkim,
+            if runs == 1 { "" } else { "s" },
+            self.host,
+            self.host.load()
         );
         let mut table = Table::new(&[
             Left("SERVER"),
@@ -167,7 +227,8 @@ impl Report {
         }
         let _ = writeln!(out, "{table}");
         for server in &self.servers {
-            let _ = writeln!(out, "{}: {}", server.name, server.durability);
+            let version = server.version.as_ref().map_or_else(String::new, |version| format!(" {version}"));
+            let _ = writeln!(out, "{}{version}: {}", server.name, server.durability);
         }
         out
     }

@@ -2,7 +2,7 @@
 
 mod books;
 mod report;
-mod world;
+pub(in crate::cmd) mod world;
 
 use super::{Failure, Outcome, stop::Stop};
 use crate::{
@@ -61,12 +61,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let interrupted = Stop::new()?;
     let directory = tempfile::Builder::new().prefix("mailrail-demo-").tempdir()?;
     let world = World::start()?;
-    let config = world.configure(directory.path())?;
+    let config = world.configure(directory.path(), 0, 0, "")?;
     let mut server = Server::start(&config)?;
     server.apply(world.fleet())?;
     let listener = server.listener()?;
     let begun = Instant::now();
-    let (accepted, load) = submit(args, listener, &interrupted)?;
+    let (accepted, load) = submit(args, &world, listener, &interrupted)?;
     let status = settle(args, &server, &world, &interrupted)?;
     let elapsed = begun.elapsed();
     let queued = queued(&server)?;
@@ -79,6 +79,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let ended = Ended::read(&directory.path().join("data/events"))?;
     let books = books::reconcile(&accepted, &world.sink.ledger(), &ended, &queued);
     let findings = Findings {
+        receivers: world.names(),
         messages: accepted.messages(),
         dsns: status.totals.dsns,
         syncs: status.totals.syncs,
@@ -101,14 +102,19 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// Sends the load; returns what was accepted.
-fn submit(args: &Args, target: std::net::SocketAddr, interrupted: &Stop) -> Result<(Accepted, LoadOutcome), Failure> {
+fn submit(
+    args: &Args,
+    world: &World,
+    target: std::net::SocketAddr,
+    interrupted: &Stop,
+) -> Result<(Accepted, LoadOutcome), Failure> {
     let accepted = Arc::new(Mutex::new(Accepted::default()));
     let mut load = Load::new(target);
     load.connections = args.connections as usize;
     load.amount = Amount::Messages(args.messages);
     load.sizes = Sizes::LogUniform { min: 1024, max: 256 << 10 };
     load.senders = SENDERS.iter().map(|sender| (*sender).to_owned()).collect();
-    load.domains = World::recipients();
+    load.domains = world.recipients();
     load.recipients_per_message = (1, 4);
     load.run = "demo".into();
     let book = Arc::clone(&accepted);

@@ -1,9 +1,6 @@
 //! What the demo has to say at its end: tables for people, one object for machines.
 
-use super::{
-    books::{Ended, Reconciliation},
-    world::World,
-};
+use super::books::{Ended, Reconciliation};
 use crate::ui::{
     colour::{BAD, GOOD, HEAD, paint},
     table::{Left, Right, Table, bad, figure, good, text, unless_zero},
@@ -23,6 +20,8 @@ pub(super) struct Findings {
     pub(super) sink: SinkReport,
     pub(super) books: Reconciliation,
     pub(super) ended: Ended,
+    /// Name and domains of each receiver.
+    pub(super) receivers: Vec<(String, String)>,
     /// Messages accepted, and DSNs made besides.
     pub(super) messages: u64,
     pub(super) dsns: u64,
@@ -159,10 +158,10 @@ impl Findings {
             Right("TLS"),
             Left("DOMAINS"),
         ]);
-        for (name, domains) in World::names() {
-            let counts = self.sink.models.get(&name).copied().unwrap_or_default();
+        for (name, domains) in &self.receivers {
+            let counts = self.sink.models.get(name).copied().unwrap_or_default();
             let tls = figure(counts.tls12 + counts.tls13);
-            table.row(std::iter::once(text(&name)).chain(cells(&counts)).chain([tls, text(domains)]));
+            table.row(std::iter::once(text(name)).chain(cells(&counts)).chain([tls, text(domains)]));
         }
         table
     }
