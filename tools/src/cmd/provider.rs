@@ -14,7 +14,10 @@ use mailrail_engine::{
     control::api::types::provider::{Lift, ProviderDone, ProviderRow, Providers, Suspend},
     link::{ProviderIp, ProviderState},
 };
-use std::{fmt::Write, net::IpAddr};
+use std::{
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
 /// Large receivers: what they are sent, what they complain of, and holding mail to them
 #[derive(Debug, clap::Args)]
@@ -160,13 +163,36 @@ fn short(text: &str) -> String {
     short
 }
 
+/// Leased IPs for which a provider is not as open as its settings say; shown as the state of the provider.
+pub(super) struct Trouble {
+    pub(super) suspended: usize,
+    pub(super) slowed: usize,
+}
+
+impl Trouble {
+    pub(super) fn of(ips: &[ProviderIp]) -> Self {
+        let count = |state: ProviderState| ips.iter().filter(|ip| ip.state == state).count();
+        Self { suspended: count(ProviderState::Suspended), slowed: count(ProviderState::Slowed) }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.suspended, self.slowed) {
+            (0, 0) => f.write_str("open"),
+            (0, n) => write!(f, "slowed ({n})"),
+            (n, _) => write!(f, "suspended ({n})"),
+        }
+    }
+}
+
 fn state(ips: &[ProviderIp]) -> Cell {
-    let count = |state: ProviderState| ips.iter().filter(|ip| ip.state == state).count();
-    match (count(ProviderState::Suspended), count(ProviderState::Slowed)) {
-        (0, 0) if ips.is_empty() => dim("-"),
-        (0, 0) => good("open"),
-        (0, n) => warn(format!("slowed ({n})")),
-        (n, _) => bad(format!("suspended ({n})")),
+    let trouble = Trouble::of(ips);
+    match trouble {
+        _ if ips.is_empty() => dim("-"),
+        Trouble { suspended: 0, slowed: 0 } => good(trouble),
+        Trouble { suspended: 0, .. } => warn(trouble),
+        _ => bad(trouble),
     }
 }
 

@@ -1,12 +1,12 @@
 //! What is on the screen: the last samples, and what the keys have chosen. Draws nothing.
 
-use crate::ui::units;
+use crate::{cmd::provider::Trouble, ui::units};
 use mailrail_engine::{
     control::api::types::{
         QueueReport, StatusReport,
         provider::{ProviderRow, Providers},
     },
-    link::{IpStatus, ProviderIp, ProviderState, WarmupStanding},
+    link::{IpStatus, ProviderIp, WarmupStanding},
 };
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use std::{
@@ -300,13 +300,7 @@ impl View {
             let same = sample.providers.providers.iter().find(|other| other.name == row.name);
             same.map_or(0, |row| row.ips.iter().map(|ip| ip.delivered).sum())
         };
-        let count = |state: ProviderState| row.ips.iter().filter(|ip| ip.state == state).count();
-        let (suspended, slowed) = (count(ProviderState::Suspended), count(ProviderState::Slowed));
-        let state = match (suspended, slowed) {
-            (0, 0) => "open".to_owned(),
-            (0, n) => format!("slowed ({n})"),
-            (n, _) => format!("suspended ({n})"),
-        };
+        let trouble = Trouble::of(&row.ips);
         let next = |ip: &ProviderIp| ip.suspended_until.or(ip.recovers_at);
         let next = row.ips.iter().filter_map(next).min();
         let now = self.now.status.time;
@@ -317,7 +311,7 @@ impl View {
         Line {
             cells: vec![
                 row.name.clone(),
-                state,
+                trouble.to_string(),
                 slowest.clone().unwrap_or_else(|| "-".into()),
                 units::count(row.queued),
                 row.open.to_string(),
@@ -327,7 +321,7 @@ impl View {
             ],
             keys: vec![
                 Key::Text(row.name.clone()),
-                Key::Number((suspended * row.ips.len() + slowed) as f64),
+                Key::Number((trouble.suspended * row.ips.len() + trouble.slowed) as f64),
                 Key::Text(slowest.unwrap_or_default()),
                 Key::Number(row.queued as f64),
                 Key::Number(row.open.into()),
@@ -335,7 +329,7 @@ impl View {
                 Key::Number(next.unwrap_or(0) as f64),
                 Key::Number(last.map_or(0, |(at, _)| at) as f64),
             ],
-            troubled: suspended + slowed > 0,
+            troubled: trouble.suspended + trouble.slowed > 0,
         }
     }
 
