@@ -252,11 +252,14 @@ impl Worker {
                 return Err(if is_good_end { String::new() } else { "closed by the server".into() });
             }
             link.last_active = now;
-            self.last_contact = now;
             self.take(link, len, now)?;
             if !link.was_ready && link.client.is_ready() {
                 link.was_ready = true;
                 self.tally.connect.record(now.saturating_duration_since(link.connected));
+            }
+            // A server that turns everybody away is not there for this run.
+            if link.was_ready {
+                self.last_contact = now;
             }
             if link.client.is_spent(&self.shared.habits) && !link.client.can_begin(&self.shared.habits) {
                 link.client.quit();

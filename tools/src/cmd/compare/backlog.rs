@@ -1,9 +1,9 @@
 //! A queue full of deferred mail: what a server is measured with in front of it, what each message of it takes of the memory,
 //! and how soon the server is back with it.
 
-use super::{meter, peer::Running};
+use super::{bed::attend, meter, peer::Running};
 use crate::{
-    cmd::Failure as Failed,
+    cmd::{Failure as Failed, stop::Stop},
     ui::{progress::Progress, units},
 };
 use mailrail_bench::{
@@ -41,7 +41,7 @@ pub(super) fn models() -> Models {
 }
 
 /// Fills the queue; returns when all of it was deferred, with what a message of it takes of the heap.
-pub(super) fn fill(server: &Running, target: SocketAddr, messages: u64) -> Result<Option<f64>, String> {
+pub(super) fn fill(server: &Running, target: SocketAddr, messages: u64, stop: &Stop) -> Result<Option<f64>, String> {
     let Some(queue) = server.queue.as_ref().filter(|_| messages > 0) else { return Ok(None) };
     let deferred = &queue.deferred;
     let before = meter::heap(&server.pids);
@@ -52,20 +52,21 @@ pub(super) fn fill(server: &Running, target: SocketAddr, messages: u64) -> Resul
     load.domains = (0..DOMAINS).map(|number| RecipientDomain::new(&domain(number))).collect();
     load.ledger = false;
     let progress = Progress::bar(messages, "queued");
-    let sent = thread::spawn(move || load.run().map(|run| run.report.recipients.accepted));
+    let running = load.start().map_err(|why| why.to_string())?;
     let (mut seen, mut moved) = (0, Instant::now());
     while seen < messages {
         let now = deferred().unwrap_or(seen);
         if now != seen {
             (seen, moved) = (now, Instant::now());
         }
-        if moved.elapsed() > PATIENCE {
+        if moved.elapsed() > PATIENCE || stop.is_asked() {
+            running.stop();
             return Err(format!("{seen} of {messages} messages could be queued"));
         }
         progress.set(seen, String::new());
         thread::sleep(LOOK);
     }
-    let accepted = sent.join().map_err(|_| "the load has died")?.map_err(|why| why.to_string())?;
+    let accepted = attend(running, stop).report.recipients.accepted;
     progress.finish(format!("{} queued", units::count(accepted)));
     Ok(Some(meter::heap(&server.pids).saturating_sub(before) as f64 / messages as f64))
 }

@@ -5,6 +5,9 @@ use crate::{cmd::Failure, server::Server};
 use mailrail_engine::control::api::types::StatusReport;
 use std::{cell::RefCell, fs, rc::Rc, thread, time::Instant};
 
+/// Memory that the ceiling counts for a queued message, in octets, rounded up.
+const QUEUED: u64 = 512;
+
 /// Starts it.
 pub(super) fn start(place: &Place<'_>, own: &Own) -> Result<Running, Failure> {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
@@ -12,8 +15,11 @@ pub(super) fn start(place: &Place<'_>, own: &Own) -> Result<Running, Failure> {
     let lines = own.lines.map_or_else(String::new, |lines| format!("connections = {lines}\n"));
     let (listen, sink) = (place.listen, place.sink);
     let config = place.directory.join("mailrail.toml");
+    // A queue beyond what the default lets a server hold is measured, too.
+    let memory = (2 << 30) + own.queued * QUEUED;
     let text = format!(
         "hostname = \"mta.example.com\"\ndata_dir = \"data\"\nshards = {shards}\n\n\
+         [limits]\nmemory = {memory}\n\n\
          [[listener]]\naddress = \"{listen}\"\nallow = [\"127.0.0.0/8\"]\n\n\
          [delivery]\nallow_private = true\nmax_age = \"5d\"\n{lines}\n\
          [delivery.retry]\nfirst = \"24h\"\nmax = \"24h\"\n\n[[route]]\ndomain = \"*\"\nhosts = [\"{sink}\"]\n"

@@ -1,6 +1,7 @@
 //! `mailrail compare`: the same load, the same sink, one mail server after the other, several times in turn.
 
 mod backlog;
+mod bed;
 mod chart;
 mod host;
 mod mailrail;
@@ -11,21 +12,14 @@ mod report;
 
 use super::{Failure, Outcome, stop::Stop};
 use crate::ui::{self, units};
+use bed::Bed;
 use host::Host;
-use mailrail_bench::{
-    load::{Amount, Load, LoadError, LoadReport, Pace, RecipientDomain, Sizes},
-    sink::{Sink, SinkConfig, Store},
-};
-use meter::Reading;
-use peer::{Dkim, Own, Peer, Place, Running};
-use report::{Extra, Report, Sample};
+use peer::{Dkim, Own, Peer};
+use report::{Report, Sample};
 use std::{
     fs,
     io::Write,
-    net::{SocketAddr, TcpListener},
-    path::Path,
-    thread,
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
 };
 
 /// Compare this server with others: the same load and sink, in turn and several times
@@ -91,17 +85,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// A run that takes longer has failed.
-const LONGEST: Duration = Duration::from_secs(600);
-/// Messages sent before anything is measured, and the least pause behind them.
-const WARM_UP: u64 = 1_000;
-const REST: Duration = Duration::from_secs(2);
-/// A server rests when it spends no more than this in a [`REST`]; it is waited for so often at most.
-const IDLE: Duration = Duration::from_millis(40);
-const RESTS: u32 = 60;
-/// After the last delivery: what a server still does about it (settling, logging) counts, too.
-const AFTERMATH: Duration = Duration::from_millis(500);
-
 /// Runs it.
 pub(crate) fn run(args: &Args) -> Outcome {
     let peers = peers(args)?;
@@ -116,21 +99,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
     // One that cannot be written is found out before the runs.
     let chart = args.chart.as_ref().map(|path| chart_file(path)).transpose()?;
     let mut report = Report::new(args, Host::of(&base), &peers);
-    for round in 0..args.runs {
-        for (number, peer) in peers.iter().enumerate() {
-            if stop.is_asked() {
-                return Err(Failure::Operation("interrupted".into()));
-            }
-            let directory = base.join(format!("{}-{round}", peer.name()));
-            fs::create_dir_all(&directory)?;
-            let sample = one_run(args, peer, &directory, &key)?;
-            if args.keep.is_none() {
-                fs::remove_dir_all(&directory)?;
-            }
-            ui::note(&format!("run {} of {}, {}: {}", round + 1, args.runs, peer.name(), sample.line()));
-            report.add(number, sample);
-        }
+    let ground = Ground { base: &base, key: &key };
+    let made = if args.queued.is_empty() {
+        in_turn(args, &peers, &ground, &stop, &mut report)
+    } else {
+        side_by_side(args, &peers, &ground, &stop, &mut report)
+    };
+    if stop.is_asked() {
+        return Err(Failure::Operation("interrupted".into()));
     }
+    made?;
     if let Some(mut file) = chart {
         file.write_all(chart::draw(&report.chart(args)).map_err(Failure::Operation)?.as_bytes())?;
     }
@@ -138,6 +116,60 @@ pub(crate) fn run(args: &Args) -> Outcome {
         return Ok(ui::print_json(&report.json())?);
     }
     Ok(ui::print(&report.text())?)
+}
+
+/// One server at a time, each run with a new one.
+fn in_turn(args: &Args, peers: &[Peer], place: &Ground<'_>, stop: &Stop, report: &mut Report) -> Result<(), Failure> {
+    for round in 0..args.runs {
+        for (number, peer) in peers.iter().enumerate() {
+            let directory = place.directory(peer, round)?;
+            let mut bed = Bed::make(args, peer, (&directory, place.key), stop)?;
+            let sample = bed.measure()?;
+            bed.end()?;
+            if args.keep.is_none() {
+                fs::remove_dir_all(&directory)?;
+            }
+            add(args, report, round, (number, peer), sample);
+        }
+    }
+    Ok(())
+}
+
+/// A queue takes long to fill: all servers are there at once, each with its queue, and their runs alternate.
+fn side_by_side(
+    args: &Args,
+    peers: &[Peer],
+    place: &Ground<'_>,
+    stop: &Stop,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let make = |peer| Bed::make(args, peer, (&place.directory(peer, 0)?, place.key), stop);
+    let mut beds = peers.iter().map(make).collect::<Result<Vec<_>, _>>()?;
+    for round in 0..args.runs {
+        for (number, (bed, peer)) in beds.iter_mut().zip(peers).enumerate() {
+            add(args, report, round, (number, peer), bed.measure()?);
+        }
+    }
+    beds.into_iter().try_for_each(Bed::end)
+}
+
+fn add(args: &Args, report: &mut Report, round: u32, (number, peer): (usize, &Peer), sample: Sample) {
+    ui::note(&format!("run {} of {}, {}: {}", round + 1, args.runs, peer.name(), sample.line()));
+    report.add(number, sample);
+}
+
+/// Where servers have their directories, and the key they sign with.
+struct Ground<'a> {
+    base: &'a Path,
+    key: &'a Path,
+}
+
+impl Ground<'_> {
+    fn directory(&self, peer: &Peer, round: u32) -> Result<PathBuf, Failure> {
+        let directory = self.base.join(format!("{}-{round}", peer.name()));
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
 }
 
 fn chart_file(path: &Path) -> Result<fs::File, Failure> {
@@ -166,79 +198,4 @@ fn write_key(dkim: Dkim, path: &Path) -> Result<(), Failure> {
     };
     let key = made.map_err(|why| Failure::Operation(format!("making a key: {why}")))?;
     Ok(fs::write(path, key.serialize_pem())?)
-}
-
-/// A port that nobody has now.
-fn free_port() -> Result<SocketAddr, Failure> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-fn one_run(args: &Args, peer: &Peer, directory: &Path, key: &Path) -> Result<Sample, Failure> {
-    let operation = |why: &dyn std::fmt::Display| Failure::Operation(format!("{}: {why}", peer.name()));
-    let models = backlog::models();
-    let sink = SinkConfig { store: Store::None, models, ..SinkConfig::default() }.listen(free_port()?);
-    let sink = Sink::start(sink).map_err(|why| operation(&why))?;
-    let place = Place { directory, listen: free_port()?, sink: sink.addr(), dkim: args.dkim, key };
-    let mut server = peer.start(&place)?;
-    let measured = measure(args, peer, &mut server, place.listen, &sink);
-    let stopped = (server.stop)();
-    let sample = measured?;
-    stopped?;
-    Ok(sample)
-}
-
-/// From a server just started to what a message costs it.
-fn measure(args: &Args, peer: &Peer, server: &mut Running, listen: SocketAddr, sink: &Sink) -> Result<Sample, Failure> {
-    let operation = |why: &dyn std::fmt::Display| Failure::Operation(format!("{}: {why}", peer.name()));
-    let heap = backlog::fill(server, listen, peer.backlog()).map_err(|why| operation(&why))?;
-    let restart = if args.restart { backlog::restart(server, listen)? } else { None };
-    // What starting costs (processes, files made ready, connections) is not what a message costs.
-    // Nor is what a full queue costs once: its mail lies in the files that were ready, and the next mail makes others.
-    let warm_up = if args.queued.is_empty() { args.messages.min(WARM_UP) } else { args.messages };
-    offer(args, listen, warm_up, Pace::Closed).map_err(|why| operation(&why))?;
-    if !sink.wait_for_recipients(warm_up, LONGEST) {
-        return Err(operation(&format!("delivered {} of {warm_up}", sink.recipients())));
-    }
-    rest(&server.pids);
-    let (before, syncs) = (Reading::take(&server.pids), server.syncs.as_ref().and_then(|ask| ask()));
-    let began = Instant::now();
-    let pace = args.rate.map_or(Pace::Closed, Pace::Open);
-    let offered = offer(args, listen, args.messages, pace).map_err(|why| operation(&why))?;
-    if offered.recipients.accepted < args.messages {
-        return Err(operation(&format!("accepted {} of {}", offered.recipients.accepted, args.messages)));
-    }
-    let arrived = sink.wait_for_recipients(warm_up + args.messages, LONGEST);
-    let took = began.elapsed();
-    thread::sleep(AFTERMATH);
-    let spent = Reading::take(&server.pids).since(before);
-    if !arrived {
-        return Err(operation(&format!("delivered {} of {}", sink.recipients() - warm_up, args.messages)));
-    }
-    let syncs = server.syncs.as_ref().and_then(|ask| ask()).zip(syncs).map(|(after, before)| after - before);
-    let due_p99_us = args.rate.map(|_| offered.transaction.p99_us);
-    let extra = Extra { syncs, accept_p99_us: offered.accept.p99_us, due_p99_us, heap, restart };
-    Ok(Sample::new(args.messages, took, spent, extra))
-}
-
-/// Returns when the server has done what it still had to do.
-fn rest(pids: &[u32]) {
-    for _ in 0..RESTS {
-        let before = Reading::take(pids);
-        thread::sleep(REST);
-        if Reading::take(pids).since(before).cpu <= IDLE {
-            return;
-        }
-    }
-}
-
-/// Sends so many messages; what became of them.
-fn offer(args: &Args, target: SocketAddr, messages: u64, pace: Pace) -> Result<LoadReport, LoadError> {
-    let mut load = Load::new(target);
-    load.pace = pace;
-    load.connections = args.connections;
-    load.amount = Amount::Messages(messages);
-    load.sizes = Sizes::Fixed(args.size);
-    load.domains = vec![RecipientDomain::new("receiver.test")];
-    load.ledger = false;
-    Ok(load.run()?.report)
 }
