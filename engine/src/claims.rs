@@ -45,9 +45,13 @@ impl Claims {
 
 /// Comes to terms with the other shards. False: one of them has ended, so this one is about to.
 pub(crate) async fn settle(shard: &Rc<Shard>) -> bool {
-    give_up_doubles(shard).await;
+    let mut mine = moved(shard);
+    if !mine.is_empty() {
+        give_up_doubles(shard, mine).await;
+        mine = moved(shard);
+    }
     let others: Vec<u16> = (0..shard.mesh.peers.len() as u16).filter(|other| *other != shard.number).collect();
-    let mine: Arc<[Claim]> = moved(shard).into();
+    let mine: Arc<[Claim]> = mine.into();
     for other in &others {
         let (answer, answered) = oneshot::channel();
         let request = Request::Claims { by: shard.number, claims: Arc::clone(&mine), answer };
@@ -81,7 +85,7 @@ async fn until(shard: &Shard, count: &Cell<usize>, all: usize) {
 fn moved(shard: &Shard) -> Vec<Claim> {
     let mut claims = Vec::new();
     shard.spool.borrow().for_each_message(|_, view| {
-        let Some(meta) = Meta::decode(view.meta).filter(|meta| meta.flags.moved) else { return };
+        let Some(meta) = Meta::is_moved(view.meta).then(|| Meta::decode(view.meta)).flatten() else { return };
         let open = meta.recipients.iter().zip(view.recipients).filter(|(_, state)| !state.settled);
         let recipients = open.map(|(recipient, _)| recipient.address.into()).collect();
         claims.push(Claim { id: view.id.into(), recipients });
@@ -120,11 +124,8 @@ async fn give_up(shard: &Shard, claims: &[Claim]) {
 }
 
 /// What this shard has moved to itself, to another leased IP of its own, is here twice: it keeps the copy that it finds first.
-async fn give_up_doubles(shard: &Shard) {
-    let moved: FxHashSet<Box<[u8]>> = moved(shard).into_iter().map(|claim| claim.id).collect();
-    if moved.is_empty() {
-        return;
-    }
+async fn give_up_doubles(shard: &Shard, moved: Vec<Claim>) {
+    let moved: FxHashSet<Box<[u8]>> = moved.into_iter().map(|claim| claim.id).collect();
     let mut kept: FxHashMap<(Box<[u8]>, Box<str>), MessageKey> = FxHashMap::default();
     let mut doubles = Vec::new();
     shard.spool.borrow().for_each_message(|key, view| {

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 const VERSION: u8 = 2;
 /// The same without account and suppressed recipients.
 const VERSION_1: u8 = 1;
+/// Bit of [`MetaFlags::moved`].
+const MOVED: u8 = 8;
 
 /// What the content says of itself, as far as sending it needs to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,7 +87,7 @@ impl<'a> Meta<'a> {
             sender: self.sender,
             env_id: self.env_id,
             ret: self.ret,
-            flags: u8::from(eight_bit) | u8::from(smtputf8) << 1 | u8::from(dsn) << 2 | u8::from(moved) << 3,
+            flags: u8::from(eight_bit) | u8::from(smtputf8) << 1 | u8::from(dsn) << 2 | u8::from(moved) * MOVED,
             lease: self.lease,
             pool: self.pool,
             source_ip: self.source_ip,
@@ -112,12 +114,13 @@ impl<'a> Meta<'a> {
             _ => return None,
         };
         let bit = |n: u8| stored.flags & 1 << n != 0;
+        let moved = stored.flags & MOVED != 0;
         Some(Self {
             id: MessageId::from_bytes(&stored.id)?,
             sender: stored.sender,
             env_id: stored.env_id,
             ret: stored.ret,
-            flags: MetaFlags { eight_bit: bit(0), smtputf8: bit(1), dsn: bit(2), moved: bit(3) },
+            flags: MetaFlags { eight_bit: bit(0), smtputf8: bit(1), dsn: bit(2), moved },
             lease: stored.lease,
             pool: stored.pool,
             source_ip: stored.source_ip,
@@ -128,6 +131,14 @@ impl<'a> Meta<'a> {
             account,
             suppressed,
         })
+    }
+
+    /// [`MetaFlags::moved`] of what [`Self::encode`] wrote, without reading the rest: each message is asked at a start.
+    pub(crate) fn is_moved(bytes: &[u8]) -> bool {
+        type Begin<'a> = ([u8; 24], &'a [u8], Option<&'a [u8]>, Option<Ret>, u8);
+        let known = matches!(bytes.first(), Some(&(VERSION | VERSION_1)));
+        let begin = known.then(|| postcard::take_from_bytes::<Begin<'_>>(&bytes[1..]).ok()).flatten();
+        begin.is_some_and(|((.., flags), _)| flags & MOVED != 0)
     }
 
     /// For the spool of another shard: only these recipients, and the message is not told as accepted again.
@@ -176,6 +187,19 @@ mod tests {
         let mut bytes = b"rubbish of the last message".to_vec();
         sample().encode(&mut bytes);
         assert_eq!(Meta::decode(&bytes), Some(sample()));
+    }
+
+    #[test]
+    fn that_it_was_moved_is_told_without_reading_the_rest() {
+        let mut bytes = Vec::new();
+        for moved in [false, true] {
+            for meta in [sample(), Meta { sender: "", env_id: None, ret: None, ..sample() }] {
+                Meta { flags: MetaFlags { moved, ..meta.flags }, ..meta }.encode(&mut bytes);
+                assert_eq!(Meta::is_moved(&bytes), moved);
+            }
+        }
+        bytes[0] = 9;
+        assert!(!Meta::is_moved(&bytes) && !Meta::is_moved(&[]));
     }
 
     #[test]
