@@ -102,9 +102,7 @@ fn open(spool: &Spool) -> Vec<String> {
 /// What each of two shards has after a start with these copies: as the shards see it, and as the next start would.
 fn after(copies: &[Copy]) -> [Vec<String>; 2] {
     let root = tempfile::tempdir().unwrap();
-    let file = root.path().join("mailrail.toml");
-    std::fs::write(&file, "hostname = \"mta.test\"\nshards = 2\n").unwrap();
-    let config = Arc::new(Config::load(&file).unwrap());
+    let config = two_shards(root.path());
     let places = [root.path().join("0"), root.path().join("1")];
     let mut spools = places.each_ref().map(|place| spool(place));
     copies.iter().for_each(|copy| append(&mut spools[copy.shard], copy));
@@ -147,6 +145,25 @@ fn what_a_gone_shard_had_too_is_taken_over_once() {
     append(&mut old, &Copy { shard: 2, recipients: &[1, 2, 3], moved: false });
     crate::adopt::take_over(&mut new, &mut old).unwrap();
     assert_eq!((open(&new), open(&old)), (names(&[1, 2, 3]), names(&[])));
+}
+
+/// A disk that is full when a shard is gone holds up nobody, and no mail is there twice.
+#[test]
+fn what_a_gone_shard_had_is_taken_over_from_a_full_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut new, old) = (spool(&root.path().join("0")), root.path().join("2"));
+    drop(full_spool(&old));
+    let segments = std::fs::read_dir(&old).unwrap().filter(|entry| {
+        entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|ending| ending == "seg"))
+    });
+    let tiny = mailrail_spool::Limits::tiny();
+    let limits = mailrail_spool::Limits { max_bytes: (segments.count() * tiny.segment_size) as u64, ..tiny };
+    for _ in 0..2 {
+        let mut old = Spool::open(RealDisk::open(&old).unwrap(), limits.clone()).unwrap().0;
+        assert!(!old.room_for_outcomes());
+        crate::adopt::take_over(&mut new, &mut old).unwrap();
+        assert_eq!(open(&new), names(&[1]));
+    }
 }
 
 fn names(numbers: &[u8]) -> Vec<String> {
@@ -194,53 +211,82 @@ fn what_a_shard_has_moved_to_itself_is_there_once() {
     assert_eq!(after(&thrice), [names(&[1, 2]), names(&[])]);
 }
 
-/// As long as it cannot be recorded that mail has gone, it stays: the next start would not know, and both shards would send
-/// it.
-#[test]
-fn mail_does_not_go_while_that_could_not_be_recorded() {
-    let root = tempfile::tempdir().unwrap();
-    let file = root.path().join("mailrail.toml");
-    std::fs::write(&file, "hostname = \"mta.test\"\nshards = 2\n").unwrap();
-    let config = Arc::new(Config::load(&file).unwrap());
-    let places = [root.path().join("0"), root.path().join("1")];
-    let mut before = spool(&places[0]);
+/// Two shards, the first with one message in a spool that has no segment to write into, and the hand-over of that message
+/// to the second, which has begun.
+async fn moving_without_room(config: &Arc<Config>, spools: [Spool; 2]) -> ([Rc<Shard>; 2], glommio::Task<bool>) {
+    let (channels, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(8)).unzip();
+    let mut number = 0..;
+    let shards = spools.map(|spool| shard(config, number.next().unwrap(), spool, &channels));
+    for (shard, inbox) in shards.iter().zip(inboxes) {
+        // Who is not loaded takes nothing over.
+        shard.loaded.set(true);
+        glommio::spawn_local(commit::run(Rc::clone(shard))).detach();
+        glommio::spawn_local(mesh::serve(Rc::clone(shard), inbox)).detach();
+    }
+    let mut key = None;
+    shards[0].spool.borrow().for_each_message(|found, _| key = Some(found));
+    let to = ([127, 0, 10, 1].into(), None);
+    let from = Rc::clone(&shards[0]);
+    let moving = glommio::spawn_local(async move { crate::rehome::hand_over(&from, key.unwrap(), None, to, 1).await });
+    glommio::timer::sleep(POLL * 20).await;
+    assert_eq!([0, 1].map(|n| open(&shards[n].spool.borrow())), [names(&[1]), names(&[])]);
+    (shards, moving)
+}
+
+/// A spool with one message whose other segments are gone, so that nothing can be recorded in it.
+fn full_spool(place: &Path) -> Spool {
+    let mut before = spool(place);
     append(&mut before, &Copy { shard: 0, recipients: &[1], moved: false });
     let job = before.start_sync().unwrap();
     let result = job.paths().try_for_each(|path| std::fs::File::open(path)?.sync_data());
     before.finish_sync(job, result).unwrap();
     drop(before);
-    // No segment to write into is there, and none has been made yet.
-    for entry in std::fs::read_dir(&places[0]).unwrap() {
+    for entry in std::fs::read_dir(place).unwrap() {
         let path = entry.unwrap().path();
         let is_used = std::fs::read(&path).unwrap().windows(5).any(|octets| octets == b"\r\nx\r\n");
         if path.extension().is_some_and(|ending| ending == "seg") && !is_used {
             std::fs::remove_file(path).unwrap();
         }
     }
-    let full = Spool::open(RealDisk::open(&places[0]).unwrap(), mailrail_spool::Limits::tiny()).unwrap().0;
+    let full = Spool::open(RealDisk::open(place).unwrap(), mailrail_spool::Limits::tiny()).unwrap().0;
     assert!(!full.room_for_outcomes());
-    let spools = [full, spool(&places[1])];
+    full
+}
+
+fn two_shards(root: &Path) -> Arc<Config> {
+    let file = root.join("mailrail.toml");
+    std::fs::write(&file, "hostname = \"mta.test\"\nshards = 2\n").unwrap();
+    Arc::new(Config::load(&file).unwrap())
+}
+
+/// As long as it cannot be recorded that mail has gone, it stays: the next start would not know, and both shards would send
+/// it.
+#[test]
+fn mail_does_not_go_while_that_could_not_be_recorded() {
+    let root = tempfile::tempdir().unwrap();
+    let config = two_shards(root.path());
+    let spools = [full_spool(&root.path().join("0")), spool(&root.path().join("1"))];
     let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
     executor.run(async move {
-        let (channels, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(8)).unzip();
-        let shards: Vec<_> =
-            (0..).zip(spools).map(|(number, spool)| shard(&config, number, spool, &channels)).collect();
-        for (shard, inbox) in shards.iter().zip(inboxes) {
-            glommio::spawn_local(commit::run(Rc::clone(shard))).detach();
-            glommio::spawn_local(mesh::serve(Rc::clone(shard), inbox)).detach();
-        }
-        let mut key = None;
-        shards[0].spool.borrow().for_each_message(|found, _| key = Some(found));
-        let to = ([127, 0, 10, 1].into(), None);
-        let from = Rc::clone(&shards[0]);
-        let moving =
-            glommio::spawn_local(async move { crate::rehome::hand_over(&from, key.unwrap(), None, to, 1).await });
-        glommio::timer::sleep(POLL * 20).await;
-        assert_eq!([0, 1].map(|n| open(&shards[n].spool.borrow())), [names(&[1]), names(&[])]);
+        let (shards, moving) = moving_without_room(&config, spools).await;
         // It waits for room, and gives up only when its shard stops.
         shards[0].stopping.set(true);
         assert!(!moving.await);
         assert_eq!([0, 1].map(|n| open(&shards[n].spool.borrow())), [names(&[1]), names(&[])]);
+    });
+}
+
+#[test]
+fn mail_goes_as_soon_as_that_can_be_recorded() {
+    let root = tempfile::tempdir().unwrap();
+    let config = two_shards(root.path());
+    let spools = [full_spool(&root.path().join("0")), spool(&root.path().join("1"))];
+    let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
+    executor.run(async move {
+        let (shards, moving) = moving_without_room(&config, spools).await;
+        glommio::spawn_local(crate::housekeeping::run(Rc::clone(&shards[0]))).detach();
+        assert!(moving.await);
+        assert_eq!([0, 1].map(|n| open(&shards[n].spool.borrow())), [names(&[]), names(&[1])]);
     });
 }
 
