@@ -7,6 +7,8 @@ pub mod canonical;
 pub mod control_json;
 #[path = "../fuzz/harness/dsn.rs"]
 pub mod dsn;
+#[path = "../fuzz/harness/envelope.rs"]
+pub mod envelope;
 #[path = "../fuzz/harness/fleet.rs"]
 pub mod fleet;
 #[path = "../fuzz/harness/headers.rs"]
@@ -16,6 +18,8 @@ pub mod host;
 #[cfg(test)]
 #[path = "../fuzz/harness/replay.rs"]
 mod replayed;
+#[path = "../fuzz/harness/suppression.rs"]
+pub mod suppression;
 
 #[cfg(test)]
 mod tests {
@@ -37,6 +41,11 @@ mod tests {
     }
 
     #[test]
+    fn envelope() {
+        replay("envelope", super::envelope::run);
+    }
+
+    #[test]
     fn fleet() {
         replay("fleet", super::fleet::run);
     }
@@ -49,5 +58,10 @@ mod tests {
     #[test]
     fn host() {
         replay("host", super::host::run);
+    }
+
+    #[test]
+    fn suppression() {
+        replay("suppression", super::suppression::run);
     }
 }

@@ -24,7 +24,7 @@ mod resolver;
 mod signals;
 mod socket;
 pub(crate) mod store;
-mod suppression;
+pub(crate) mod suppression;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -81,9 +81,14 @@ fn split(text: &str) -> Result<(String, Option<String>), String> {
     Ok((address.to_owned(), second(text)))
 }
 
+/// Would [`line()`] take it for something else as it is? A local part may begin as a comment or as JSON does.
+fn needs_quotes(address: &str) -> bool {
+    address.contains(['"', ',']) || address.starts_with(['#', '{', '\u{feff}']) || address.trim() != address
+}
+
 /// One line of an export: address, reason, time; what [`line()`] takes.
 pub(crate) fn write(entry: &Entry, out: &mut String) {
-    if entry.address.contains(['"', ',']) {
+    if needs_quotes(&entry.address) {
         out.push('"');
         out.push_str(&entry.address.replace('"', "\"\""));
         out.push('"');

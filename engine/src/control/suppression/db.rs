@@ -49,15 +49,20 @@ impl Norm {
             Ok(domain) if crate::config::is_domain(&domain) => domain,
             _ => return wrong("has no valid domain"),
         };
-        let local = if is_quoted { unquoted(&local[1..local.len() - 1]) } else { local.to_owned() };
-        if local.is_empty() {
-            return wrong("has an empty local part");
-        }
+        let local = if is_quoted { unquoted(&local[1..local.len() - 1]) } else { Some(local.to_owned()) };
+        let Some(local) = local.filter(|local| !local.is_empty()) else {
+            return wrong("has a quoted local part that is empty, or does not end where its quote does");
+        };
         Ok(Self { norm: format!("{}@{domain}", local.to_lowercase()), given: given.to_owned() })
     }
 
     pub(crate) fn as_str(&self) -> &str {
         &self.norm
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn given(&self) -> &str {
+        &self.given
     }
 
     /// As it was given, where that is something else.
@@ -66,12 +71,17 @@ impl Norm {
     }
 }
 
-fn unquoted(inner: &str) -> String {
+/// What stands between quotes; none where a quote stands there, too, or nothing behind a backslash.
+fn unquoted(inner: &str) -> Option<String> {
     let (mut plain, mut letters) = (String::with_capacity(inner.len()), inner.chars());
     while let Some(letter) = letters.next() {
-        plain.extend(if letter == '\\' { letters.next() } else { Some(letter) });
+        match letter {
+            '"' => return None,
+            '\\' => plain.push(letters.next()?),
+            other => plain.push(other),
+        }
     }
-    plain
+    Some(plain)
 }
 
 /// One listed address.
