@@ -15,6 +15,9 @@ use mailrail_queue::{LeaseId, egress, policy::Lease, time::Wall};
 use mailrail_spool::{MessageKey, SettleKind};
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
+/// Messages, and octets of them, on their way to other shards at a time: they share syncs there, and are in memory meanwhile.
+pub(crate) const AT_ONCE: usize = 128;
+const AT_ONCE_OCTETS: usize = 16 << 20;
 /// Between two looks for room.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -58,21 +61,36 @@ pub(crate) fn place_stranded(shard: &Rc<Shard>) {
     if !away.is_empty() {
         let shard = Rc::clone(shard);
         shard.moving.borrow_mut().extend(away.iter().map(|(key, _, _)| *key));
-        glommio::spawn_local(async move {
-            for (key, address, owner) in away {
-                // Only these: other recipients of the message may be on their way to their hosts.
-                let jobs = shard.queue.borrow().stranded_of(key);
-                let recipients: Vec<u16> = jobs.iter().flat_map(|(_, numbers)| numbers.iter().copied()).collect();
-                if !jobs.is_empty() && hand_over(&shard, key, Some(&recipients), (address, None), owner).await {
-                    let mut queue = shard.queue.borrow_mut();
-                    jobs.into_iter().for_each(|(job, _)| queue.drop_job(job));
-                }
-                shard.moving.borrow_mut().remove(&key);
-            }
-        })
-        .detach();
+        glommio::spawn_local(send_away(shard, away)).detach();
     }
     shard.work.raise();
+}
+
+/// Hands stranded messages over, many at a time: each waits for a sync of its new owner, which is the same one for all.
+async fn send_away(shard: Rc<Shard>, away: Vec<(MessageKey, IpAddr, u16)>) {
+    let mut away = away.into_iter().peekable();
+    while away.peek().is_some() {
+        let (mut batch, mut octets) = (Vec::new(), 0);
+        while batch.len() < AT_ONCE && octets < AT_ONCE_OCTETS {
+            let Some(one) = away.next() else { break };
+            octets += shard.spool.borrow().message(one.0).map_or(0, |view| view.pieces().map(<[u8]>::len).sum());
+            batch.push(glommio::spawn_local(send_stranded(Rc::clone(&shard), one)));
+        }
+        for moving in batch {
+            moving.await;
+        }
+    }
+}
+
+async fn send_stranded(shard: Rc<Shard>, (key, address, owner): (MessageKey, IpAddr, u16)) {
+    // Only these: other recipients of the message may be on their way to their hosts.
+    let jobs = shard.queue.borrow().stranded_of(key);
+    let recipients: Vec<u16> = jobs.iter().flat_map(|(_, numbers)| numbers.iter().copied()).collect();
+    if !jobs.is_empty() && hand_over(&shard, key, Some(&recipients), (address, None), owner).await {
+        let mut queue = shard.queue.borrow_mut();
+        jobs.into_iter().for_each(|(job, _)| queue.drop_job(job));
+    }
+    shard.moving.borrow_mut().remove(&key);
 }
 
 /// The leased IP and shard that a message should have now.

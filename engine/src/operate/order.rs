@@ -21,8 +21,6 @@ use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// Before what was in flight is looked at again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Messages on their way to another pool at a time.
-const MOVING: usize = 128;
 /// How long a job waits that could not be moved or bounced.
 const NO_ROOM: Duration = Duration::from_secs(5);
 
@@ -133,7 +131,7 @@ async fn reroute(shard: &Rc<Shard>, order: &Arc<Order>, found: Vec<(JobId, Numbe
     let mut left = 0;
     let mut found = found.into_iter();
     loop {
-        let batch: Vec<_> = found.by_ref().take(MOVING).collect();
+        let batch: Vec<_> = found.by_ref().take(rehome::AT_ONCE).collect();
         if batch.is_empty() {
             return left;
         }

@@ -3,6 +3,9 @@
 use crate::world::{FLEET, MESSAGE, World, host};
 use mailrail_bench::model::{Failure, Model, Stage};
 
+/// Messages of a lease that moves.
+const MOVED: u64 = 300;
+
 fn busy() -> Model {
     let later = Failure { at: Stage::Mail, ratio: 1.0, reply: "451 4.3.0 later".into() };
     Model { failures: vec![later], ..Model::named("busy") }
@@ -107,6 +110,31 @@ fn mail_of_a_lease_that_is_taken_away_goes_by_another() {
     assert!(copies.iter().all(|copy| copy.source.to_string() == "127.0.10.2"), "{copies:?}");
     world.drained();
     assert_eq!(world.sinks[1].recipients(), 10, "each once, though some moved to another shard");
+}
+
+/// A sync at the new owner does for many messages: one each, and a long queue would be on its way for hours.
+#[test]
+fn the_mail_of_a_lease_that_moves_to_another_shard_shares_syncs_there() {
+    let mut world = world();
+    let second = "[[ip]]\naddress = \"127.0.10.2\"\nhelo = \"out2.sender.test\"\npool = \"main\"\nshard = 1\n";
+    let only = FLEET.replace(second, "");
+    assert!(only.len() < FLEET.len());
+    world.apply(&only);
+    let mut client = world.connect();
+    client.ask("EHLO client.test");
+    for n in 0..MOVED {
+        client.submit("a@sender.test", &[&format!("b{n}@one.test")], MESSAGE);
+    }
+    let of_second = |world: &World, what: &str| world.json(&["status", "--json"])["shards"][1][what].as_u64().unwrap();
+    let before = of_second(&world, "syncs");
+    world.apply(&only.replace("shard = 0", "shard = 1"));
+    world.until("all of it is at the second shard", |world| of_second(world, "queued") == MOVED);
+    let syncs = of_second(&world, "syncs") - before;
+    assert!(syncs < MOVED / 4, "{syncs} syncs for {MOVED} messages");
+    recover(&world);
+    world.deliveries(1, MOVED as usize);
+    world.drained();
+    assert_eq!(world.sinks[1].recipients(), MOVED, "each once");
 }
 
 /// Connections that a killed server leaves behind linger for a minute; its successor must not wait for them.
