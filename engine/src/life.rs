@@ -13,6 +13,7 @@ use crate::{
     message::kept,
     outbox, quota,
     receive::listener::Listener,
+    rehome,
     shard::{Parts, Shard},
     tls::certs::Trust,
     warmup,
@@ -166,6 +167,7 @@ async fn serve(
     glommio::spawn_local(quota::tell_used(Rc::clone(shard))).detach();
     glommio::spawn_local(dispatcher::run(Rc::clone(shard))).detach();
     glommio::spawn_local(warmup::run(Rc::clone(shard))).detach();
+    glommio::spawn_local(rehome::run(Rc::clone(shard))).detach();
     for listener in listeners {
         glommio::spawn_local(listener.run(Rc::clone(shard))).detach();
     }
@@ -212,7 +214,7 @@ async fn wind_down(shard: &Rc<Shard>, grace: Duration) {
         glommio::timer::sleep(Duration::from_millis(5)).await;
     }
     shard.stopped.set(true);
-    for signal in [&shard.dirty, &shard.outbox, &shard.chores, &shard.noted] {
+    for signal in [&shard.dirty, &shard.outbox, &shard.chores, &shard.noted, &shard.stranded] {
         signal.raise();
     }
 }

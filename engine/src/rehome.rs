@@ -18,6 +18,10 @@ use std::{net::IpAddr, rc::Rc, time::Duration};
 /// Messages, and octets of them, on their way to other shards at a time: they share syncs there, and are in memory meanwhile.
 pub(crate) const AT_ONCE: usize = 128;
 const AT_ONCE_OCTETS: usize = 16 << 20;
+/// Messages that are looked at before other tasks have their turn.
+const SLICE: usize = 256;
+/// Between two walks over all that is stranded: so many times as long as the last one took.
+const REST: u32 = 4;
 /// Between two looks for room.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -33,37 +37,58 @@ pub(crate) fn strand_lost(shard: &Rc<Shard>) {
     }
 }
 
-/// Gives jobs without a leased IP one; those that belong elsewhere are handed over.
-pub(crate) fn place_stranded(shard: &Rc<Shard>) {
-    if shard.queue.borrow().stranded() == 0 {
-        return;
-    }
-    let snapshot = shard.policy();
-    let mut away = Vec::new();
-    let mut placed = Vec::new();
-    // The choice needs the spool and the mesh, not the queue: decide first, then tell the queue.
-    let keys = shard.queue.borrow().stranded_keys();
-    for key in keys {
-        if shard.moving.borrow().contains(&key) {
+/// Jobs without a leased IP may be given one now, or belong elsewhere: [`run`] looks.
+pub(crate) fn place_stranded(shard: &Shard) {
+    shard.stranded.raise();
+}
+
+/// Gives stranded mail a leased IP, or to the shard that has one, each time that there may be one. *One task per shard.*
+pub(crate) async fn run(shard: Rc<Shard>) {
+    while !shard.stopping.get() {
+        shard.stranded.wait().await;
+        if shard.queue.borrow().stranded() == 0 {
             continue;
         }
-        match destination(shard, &snapshot, key) {
-            Some((address, owner)) if owner == shard.number => placed.push((key, address)),
-            Some((address, owner)) => away.push((key, address, owner)),
-            None => {}
+        let began = clock::mono();
+        walk(&shard).await;
+        shard.work.raise();
+        // A million messages that none may take must not be all that a shard thinks of.
+        glommio::timer::sleep(clock::mono().since(began) * REST).await;
+    }
+}
+
+/// Looks at all that is stranded, a little at a time.
+async fn walk(shard: &Rc<Shard>) {
+    shard.queue.borrow_mut().begin_placing();
+    let (mut behind, mut away) = (None, Vec::new());
+    loop {
+        let snapshot = shard.policy();
+        let (keys, last) = shard.queue.borrow().stranded_behind(behind, SLICE);
+        for key in keys {
+            if shard.moving.borrow().contains(&key) {
+                continue;
+            }
+            match destination(shard, &snapshot, key) {
+                Some((address, owner)) if owner == shard.number => {
+                    let mut queue = shard.queue.borrow_mut();
+                    let lease = queue.lease_id(address);
+                    queue.place_stranded(clock::mono(), clock::wall(), key, lease);
+                }
+                Some((address, owner)) => away.push((key, address, owner)),
+                None => {}
+            }
         }
+        if last.is_none() || shard.stopping.get() {
+            break;
+        }
+        behind = last;
+        shard.work.raise();
+        glommio::executor().yield_now().await;
     }
-    let mut queue = shard.queue.borrow_mut();
-    let placed: Vec<_> = placed.into_iter().map(|(key, address)| (key, queue.lease_id(address))).collect();
-    let choice: std::collections::BTreeMap<_, _> = placed.into_iter().collect();
-    queue.assign(clock::mono(), clock::wall(), |key| choice.get(&key).copied());
-    drop(queue);
     if !away.is_empty() {
-        let shard = Rc::clone(shard);
         shard.moving.borrow_mut().extend(away.iter().map(|(key, _, _)| *key));
-        glommio::spawn_local(send_away(shard, away)).detach();
+        glommio::spawn_local(send_away(Rc::clone(shard), away)).detach();
     }
-    shard.work.raise();
 }
 
 /// Hands stranded messages over, many at a time: each waits for a sync of its new owner, which is the same one for all.

@@ -109,6 +109,8 @@ pub(crate) struct Shard {
     pub(crate) work: Signal,
     /// Somebody waits for a new segment.
     pub(crate) chores: Signal,
+    /// Mail without a leased IP may have one now.
+    pub(crate) stranded: Signal,
     /// A chore is done: there may be room.
     pub(crate) room: Signal,
     /// Notes of ledgers were given to the spool.
@@ -196,6 +198,7 @@ impl Shard {
             outbox: Signal::default(),
             work: Signal::default(),
             chores: Signal::default(),
+            stranded: Signal::default(),
             room: Signal::default(),
             noted: Signal::default(),
             news: Signal::default(),

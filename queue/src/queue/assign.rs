@@ -7,7 +7,7 @@ use crate::{
     time::{Mono, Wall},
 };
 use smallvec::SmallVec;
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, ops::Bound};
 
 impl<K: Copy + Ord> Queue<K> {
     /// The name of a leased IP.
@@ -74,21 +74,32 @@ impl<K: Copy + Ord> Queue<K> {
     /// Gives the stranded jobs of each message a leased IP; those for which `choose` has none go on waiting. A deferred job
     /// keeps its time.
     pub fn assign(&mut self, now: Mono, wall: Wall, mut choose: impl FnMut(K) -> Option<LeaseId>) {
-        self.newly_stranded = false;
-        self.clocks = (now, wall);
+        self.begin_placing();
         let keys: Vec<K> = self.stranded.keys().copied().collect();
         for key in keys {
-            let Some(lease) = choose(key) else { continue };
-            self.revive(lease);
-            while let Some(id) = self.stranded.get(&key).and_then(crate::list::List::first) {
-                let Some(Job { place: Place::Stranded { site }, due, .. }) = self.jobs.get(id) else { break };
-                let (site, due) = (*site, *due);
-                let lane = self.lane_of(lease, site);
-                if due > now {
-                    self.put(id, Place::Deferred { lane });
-                } else {
-                    self.make_ready(now, id, lane);
-                }
+            if let Some(lease) = choose(key) {
+                self.place_stranded(now, wall, key, lease);
+            }
+        }
+    }
+
+    /// A walk over all that is stranded begins: [`Self::newly_stranded`] speaks of what comes from now on.
+    pub fn begin_placing(&mut self) {
+        self.newly_stranded = false;
+    }
+
+    /// Gives the stranded jobs of a message a leased IP. A deferred job keeps its time.
+    pub fn place_stranded(&mut self, now: Mono, wall: Wall, key: K, lease: LeaseId) {
+        self.clocks = (now, wall);
+        self.revive(lease);
+        while let Some(id) = self.stranded.get(&key).and_then(crate::list::List::first) {
+            let Some(Job { place: Place::Stranded { site }, due, .. }) = self.jobs.get(id) else { break };
+            let (site, due) = (*site, *due);
+            let lane = self.lane_of(lease, site);
+            if due > now {
+                self.put(id, Place::Deferred { lane });
+            } else {
+                self.make_ready(now, id, lane);
             }
         }
     }
@@ -96,8 +107,25 @@ impl<K: Copy + Ord> Queue<K> {
     /// Messages that have stranded jobs and none in flight, each once, in order: what may move to another shard.
     #[must_use]
     pub fn stranded_keys(&self) -> Vec<K> {
+        self.stranded_behind(None, usize::MAX).0
+    }
+
+    /// The same of the first `most` messages behind one; and the last of these, if there are more to come.
+    #[must_use]
+    pub fn stranded_behind(&self, behind: Option<K>, most: usize) -> (Vec<K>, Option<K>) {
         let busy: BTreeSet<K> = self.in_flight.iter(&self.jobs).map(|(_, job)| job.key).collect();
-        self.stranded.keys().copied().filter(|key| !busy.contains(key)).collect()
+        let start = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut keys, mut last, mut seen) = (Vec::new(), None, 0);
+        for key in self.stranded.range((start, Bound::Unbounded)).map(|(key, _)| *key) {
+            if seen == most {
+                return (keys, last);
+            }
+            (last, seen) = (Some(key), seen + 1);
+            if !busy.contains(&key) {
+                keys.push(key);
+            }
+        }
+        (keys, None)
     }
 
     /// The stranded jobs of a message, each with its recipients. Other jobs of it may have a leased IP, and are being sent.

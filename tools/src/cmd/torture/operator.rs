@@ -128,13 +128,15 @@ impl Operator {
         self.stop.store(true, Ordering::Relaxed);
         let mut work =
             self.thread.join().map_err(|_| Failure::Operation("torture: the operator's thread has panicked".into()))?;
-        let suspensions: Suspensions = work.client.get("/mailrail/v1/queue/suspensions")?;
+        let suspensions: Suspensions = work.insist(patience, |client| client.get("/mailrail/v1/queue/suspensions"))?;
         let in_force: BTreeSet<u64> = suspensions.suspensions.iter().map(|rule| rule.id).collect();
         for id in &in_force {
             let _: Value = work.client.delete(&format!("/mailrail/v1/queue/suspensions/{id}"))?;
         }
         for name in work.fleet.providers.clone() {
-            let _: ProviderDone = work.client.post(&format!("/mailrail/v1/providers/{name}/lift"), &Lift::default())?;
+            work.insist(patience, |client| {
+                client.post::<ProviderDone>(&format!("/mailrail/v1/providers/{name}/lift"), &Lift::default())
+            })?;
         }
         work.apply(false)?;
         work.findings.unfinished = work.carried_out(patience)?;
@@ -292,6 +294,17 @@ impl Work {
             self.client.put("/v2/email/suppression/addresses", &request)?
         };
         Ok(())
+    }
+
+    /// Asks until it is answered well: a busy machine may keep a shard from answering in time.
+    fn insist<T>(&self, patience: Duration, ask: impl Fn(&Client) -> Result<T, ClientError>) -> Result<T, ClientError> {
+        let end = Instant::now() + patience;
+        loop {
+            match ask(&self.client) {
+                Err(_) if Instant::now() < end => thread::sleep(LOOK),
+                answer => return answer,
+            }
+        }
     }
 
     /// Waits for every order to be carried out; how many are not in time.
