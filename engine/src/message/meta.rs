@@ -87,7 +87,7 @@ impl<'a> Meta<'a> {
             sender: self.sender,
             env_id: self.env_id,
             ret: self.ret,
-            flags: u8::from(eight_bit) | u8::from(smtputf8) << 1 | u8::from(dsn) << 2 | u8::from(moved) * MOVED,
+            flags: u8::from(eight_bit) | u8::from(smtputf8) << 1 | u8::from(dsn) << 2 | (u8::from(moved) * MOVED),
             lease: self.lease,
             pool: self.pool,
             source_ip: self.source_ip,
