@@ -11,7 +11,7 @@ use crate::{
     shard::Shard,
 };
 use futures_lite::FutureExt;
-use mailrail_queue::{LeaseId, egress, policy::Lease, time::Wall};
+use mailrail_queue::{JobId, LeaseId, egress, policy::Lease, time::Wall};
 use mailrail_spool::{MessageKey, SettleKind};
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
@@ -74,7 +74,10 @@ async fn walk(shard: &Rc<Shard>) {
                     let lease = queue.lease_id(address);
                     queue.place_stranded(clock::mono(), clock::wall(), key, lease);
                 }
-                Some((address, owner)) => away.push((key, address, owner)),
+                Some((address, owner)) => {
+                    shard.moving.borrow_mut().insert(key);
+                    away.push((key, address, owner));
+                }
                 None => {}
             }
         }
@@ -86,9 +89,31 @@ async fn walk(shard: &Rc<Shard>) {
         glommio::executor().yield_now().await;
     }
     if !away.is_empty() {
-        shard.moving.borrow_mut().extend(away.iter().map(|(key, _, _)| *key));
         glommio::spawn_local(send_away(Rc::clone(shard), away)).detach();
     }
+}
+
+/// Is the message of this job on its way to another shard? Ended here meanwhile, it would be delivered there.
+pub(crate) fn is_moving(shard: &Shard, job: JobId) -> bool {
+    shard.queue.borrow().job(job).is_some_and(|(key, ..)| shard.moving.borrow().contains(&key))
+}
+
+/// Ends a job, or, if it is on its way to another shard, does so once it has turned out to stay here.
+pub(crate) fn once_here(shard: &Rc<Shard>, job: JobId, end: fn(&Rc<Shard>, JobId)) {
+    if !is_moving(shard, job) {
+        return end(shard, job);
+    }
+    let shard = Rc::clone(shard);
+    glommio::spawn_local(async move {
+        while is_moving(&shard, job) {
+            if shard.stopping.get() {
+                return;
+            }
+            glommio::timer::sleep(LOOK).await;
+        }
+        end(&shard, job);
+    })
+    .detach();
 }
 
 /// Hands stranded messages over, many at a time: each waits for a sync of its new owner, which is the same one for all.

@@ -118,6 +118,10 @@ fn retry(shard: &Shard, job: JobId) -> Done {
 }
 
 fn end(shard: &Rc<Shard>, job: JobId, picked: &[u16], how: Operator<'_>) -> Done {
+    // Since it was found, it may have been sent on its way.
+    if rehome::is_moving(shard, job) {
+        return Done::NotNow;
+    }
     let Some(part) = shard.queue.borrow_mut().pull(clock::mono(), job, picked) else { return Done::NotNow };
     if outcome::by_operator(shard, part, how) {
         return Done::Yes;
@@ -157,6 +161,9 @@ async fn reroute(shard: &Rc<Shard>, order: &Arc<Order>, found: Vec<(JobId, Numbe
 /// Sends recipients of a job by the pool of the order. False: not now; none: no leased IP of the pool may take it.
 async fn move_one(shard: &Rc<Shard>, order: &Order, job: JobId, picked: &[u16]) -> Option<bool> {
     let pool = order.pool.as_deref()?;
+    if rehome::is_moving(shard, job) {
+        return Some(false);
+    }
     let (address, owner) = destination(shard, pool, job, picked.len())?;
     let part = shard.queue.borrow_mut().pull(clock::mono(), job, picked);
     let Some(part) = part else { return Some(false) };
