@@ -15,10 +15,7 @@ use mailrail_queue::{
     egress::{self, Beside, Choice},
     policy::{Lease, LeaseIndex, Policy},
 };
-use std::{rc::Rc, time::Duration};
-
-/// How long mail waits that another shard could not take, before it is asked about again.
-const NOT_TAKEN: Duration = Duration::from_secs(5);
+use std::rc::Rc;
 
 /// Decides where a job goes that waits.
 pub(crate) fn decide(shard: &Rc<Shard>, job: JobId) {
@@ -53,7 +50,7 @@ fn go_by(shard: &Rc<Shard>, job: JobId, lease: &Lease) {
         if rehome::hand_over(&shard, key, Some(&recipients), (address, None), owner).await {
             shard.queue.borrow_mut().drop_job(job);
         } else {
-            shard.queue.borrow_mut().put_back(clock::mono(), job, NOT_TAKEN);
+            shard.queue.borrow_mut().put_back(clock::mono(), job, rehome::NOT_TAKEN);
         }
         shard.work.raise();
     })

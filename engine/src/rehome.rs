@@ -11,7 +11,7 @@ use crate::{
     shard::Shard,
 };
 use futures_lite::FutureExt;
-use mailrail_queue::{JobId, LeaseId, egress, policy::Lease, time::Wall};
+use mailrail_queue::{LeaseId, egress, policy::Lease, time::Wall};
 use mailrail_spool::{MessageKey, SettleKind};
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
@@ -22,6 +22,8 @@ const AT_ONCE_OCTETS: usize = 16 << 20;
 const SLICE: usize = 256;
 /// Between two walks over all that is stranded: so many times as long as the last one took.
 const REST: u32 = 4;
+/// How long mail that its new owner could not take stays, before that is asked again.
+pub(crate) const NOT_TAKEN: Duration = Duration::from_secs(5);
 /// Between two looks for room.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -65,20 +67,15 @@ async fn walk(shard: &Rc<Shard>) {
         let snapshot = shard.policy();
         let (keys, last) = shard.queue.borrow().stranded_behind(behind, SLICE);
         for key in keys {
-            if shard.moving.borrow().contains(&key) {
-                continue;
-            }
             match destination(shard, &snapshot, key) {
                 Some((address, owner)) if owner == shard.number => {
                     let mut queue = shard.queue.borrow_mut();
                     let lease = queue.lease_id(address);
                     queue.place_stranded(clock::mono(), clock::wall(), key, lease);
                 }
-                Some((address, owner)) => {
-                    shard.moving.borrow_mut().insert(key);
-                    away.push((key, address, owner));
-                }
-                None => {}
+                // Another walk follows when what is being sent away now has gone.
+                Some(_) if !shard.sending_away.get() => away.push(key),
+                _ => {}
             }
         }
         if last.is_none() || shard.stopping.get() {
@@ -88,59 +85,50 @@ async fn walk(shard: &Rc<Shard>) {
         shard.work.raise();
         glommio::executor().yield_now().await;
     }
-    if !away.is_empty() {
+    if !away.is_empty() && !shard.sending_away.replace(true) {
         glommio::spawn_local(send_away(Rc::clone(shard), away)).detach();
     }
 }
 
-/// Is the message of this job on its way to another shard? Ended here meanwhile, it would be delivered there.
-pub(crate) fn is_moving(shard: &Shard, job: JobId) -> bool {
-    shard.queue.borrow().job(job).is_some_and(|(key, ..)| shard.moving.borrow().contains(&key))
-}
-
-/// Ends a job, or, if it is on its way to another shard, does so once it has turned out to stay here.
-pub(crate) fn once_here(shard: &Rc<Shard>, job: JobId, end: fn(&Rc<Shard>, JobId)) {
-    if !is_moving(shard, job) {
-        return end(shard, job);
-    }
-    let shard = Rc::clone(shard);
-    glommio::spawn_local(async move {
-        while is_moving(&shard, job) {
-            if shard.stopping.get() {
-                return;
-            }
-            glommio::timer::sleep(LOOK).await;
-        }
-        end(&shard, job);
-    })
-    .detach();
-}
-
 /// Hands stranded messages over, many at a time: each waits for a sync of its new owner, which is the same one for all.
-async fn send_away(shard: Rc<Shard>, away: Vec<(MessageKey, IpAddr, u16)>) {
-    let mut away = away.into_iter().peekable();
-    while away.peek().is_some() {
+/// *At most one task per shard.*
+async fn send_away(shard: Rc<Shard>, away: Vec<MessageKey>) {
+    let (mut away, mut all_went) = (away.into_iter().peekable(), true);
+    while away.peek().is_some() && !shard.stopping.get() {
         let (mut batch, mut octets) = (Vec::new(), 0);
         while batch.len() < AT_ONCE && octets < AT_ONCE_OCTETS {
-            let Some(one) = away.next() else { break };
-            octets += shard.spool.borrow().message(one.0).map_or(0, |view| view.pieces().map(<[u8]>::len).sum());
-            batch.push(glommio::spawn_local(send_stranded(Rc::clone(&shard), one)));
+            let Some(key) = away.next() else { break };
+            octets += shard.spool.borrow().message(key).map_or(0, |view| view.pieces().map(<[u8]>::len).sum());
+            batch.push(glommio::spawn_local(send_stranded(Rc::clone(&shard), key)));
         }
-        for moving in batch {
-            moving.await;
+        for one in batch {
+            all_went &= one.await;
         }
     }
+    if !all_went && !shard.stopping.get() {
+        glommio::timer::sleep(NOT_TAKEN).await;
+    }
+    shard.sending_away.set(false);
+    place_stranded(&shard);
 }
 
-async fn send_stranded(shard: Rc<Shard>, (key, address, owner): (MessageKey, IpAddr, u16)) {
+/// False: its new owner could not take it.
+async fn send_stranded(shard: Rc<Shard>, key: MessageKey) -> bool {
+    // Since it was found, its leased IP may be here again, or on a third shard.
+    let to = destination(&shard, &shard.policy(), key).filter(|(_, owner)| *owner != shard.number);
+    let Some((address, owner)) = to else { return true };
     // Only these: other recipients of the message may be on their way to their hosts.
-    let jobs = shard.queue.borrow().stranded_of(key);
-    let recipients: Vec<u16> = jobs.iter().flat_map(|(_, numbers)| numbers.iter().copied()).collect();
-    if !jobs.is_empty() && hand_over(&shard, key, Some(&recipients), (address, None), owner).await {
-        let mut queue = shard.queue.borrow_mut();
-        jobs.into_iter().for_each(|(job, _)| queue.drop_job(job));
+    let jobs = shard.queue.borrow_mut().take_stranded(key);
+    if jobs.is_empty() {
+        return true;
     }
-    shard.moving.borrow_mut().remove(&key);
+    let recipients: Vec<u16> = jobs.iter().flat_map(|(_, numbers)| numbers.iter().copied()).collect();
+    let went = hand_over(&shard, key, Some(&recipients), (address, None), owner).await;
+    let mut queue = shard.queue.borrow_mut();
+    for (job, _) in jobs {
+        if went { queue.drop_job(job) } else { queue.stay(job) }
+    }
+    went
 }
 
 /// The leased IP and shard that a message should have now.
@@ -175,7 +163,7 @@ pub(crate) async fn hand_over(
     to: (IpAddr, Option<&str>),
     owner: u16,
 ) -> bool {
-    // A shard that has just started makes room first; what stays stranded for want of it would not be looked at again soon.
+    // A shard that has just started makes room first.
     if !has_room(shard).await {
         return false;
     }
@@ -263,7 +251,7 @@ fn pack(
     Some(Parcel { id: view.id.to_vec(), accepted: Wall(view.accepted_ms), meta: encoded, pieces, open })
 }
 
-/// The message stays here, stranded; it is looked at again with the next change or start.
+/// The message stays here, and is asked about again.
 async fn give_up(shard: &Rc<Shard>, owner: u16, chunks: &[mailrail_spool::ChunkRef], full: &mailrail_spool::Full) {
     shard.note_error(&format!("a message could not be moved to shard {owner}: {full}"));
     mesh::discard(shard, owner, chunks).await;

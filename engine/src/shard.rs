@@ -30,7 +30,7 @@ use mailrail_queue::{
     shape::table::Provider,
 };
 use mailrail_spool::{MessageKey, Spool};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
@@ -77,8 +77,8 @@ pub(crate) struct Shard {
     pub(crate) ledgers: Ledgers,
     /// What is suspended.
     pub(crate) rules: Rules,
-    /// Messages on their way to another shard.
-    pub(crate) moving: RefCell<FxHashSet<MessageKey>>,
+    /// Stranded mail is being handed to other shards.
+    pub(crate) sending_away: Cell<bool>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stats: RefCell<ShardStatus>,
     ips: RefCell<FxHashMap<IpAddr, IpStatus>>,
@@ -179,7 +179,7 @@ impl Shard {
             purses: Purses::default(),
             ledgers: Ledgers::default(),
             rules: Rules::default(),
-            moving: RefCell::default(),
+            sending_away: Cell::default(),
             reports,
             stats: RefCell::default(),
             ips: RefCell::default(),

@@ -168,6 +168,8 @@ pub(crate) enum Place {
     InFlight { lane: u32 },
     /// Without a leased IP.
     Stranded { site: u32 },
+    /// Without a leased IP, and handed out for another shard to take it.
+    Leaving { site: u32 },
     /// Waiting to be told as undeliverable or expired; the lane it was in, or [`crate::list::NONE`].
     Ending { lane: u32 },
 }
@@ -181,8 +183,13 @@ impl Place {
             | Self::Held { lane }
             | Self::InFlight { lane }
             | Self::Ending { lane } => Some(lane),
-            Self::Loose | Self::Unresolved { .. } | Self::Stranded { .. } => None,
+            Self::Loose | Self::Unresolved { .. } | Self::Stranded { .. } | Self::Leaving { .. } => None,
         }
+    }
+
+    /// The site that it keeps without a lane.
+    pub(crate) fn site(self) -> Option<u32> {
+        if let Self::Stranded { site } | Self::Leaving { site } = self { Some(site) } else { None }
     }
 
     /// Column of the lane's counts.
@@ -197,7 +204,7 @@ impl Place {
 
     /// Is it in the calendar of expiries?
     pub(crate) fn may_expire(self) -> bool {
-        !matches!(self, Self::Loose | Self::InFlight { .. } | Self::Ending { .. })
+        !matches!(self, Self::Loose | Self::InFlight { .. } | Self::Leaving { .. } | Self::Ending { .. })
     }
 }
 

@@ -69,7 +69,7 @@ fn perform(shard: &Rc<Shard>, work: Work) {
             .detach();
         }
         Work::Undeliverable { job } => outcome::undeliverable(shard, job),
-        Work::Expired { job } => rehome::once_here(shard, job, outcome::expired),
+        Work::Expired { job } => outcome::expired(shard, job),
         Work::Overflow { job } => overflow::decide(shard, job),
     }
 }

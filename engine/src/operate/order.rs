@@ -1,7 +1,8 @@
 //! Orders of operators: tried now, sent by another pool, bounced or cancelled.
 //!
-//! What is in flight is left to end first and looked at again, and so is what the spool has no room for; an order is carried
-//! out once nothing is left that it concerns. A restart before that begins it again: what is done is not there any more.
+//! What is in flight, or on its way to another shard, is left to end first and looked at again, and so is what the spool has
+//! no room for; an order is carried out once nothing is left that it concerns. A restart before that begins it again: what is
+//! done is not there any more.
 
 use super::{
     SLICE, Walk,
@@ -46,11 +47,6 @@ async fn walk(shard: &Rc<Shard>, order: &Arc<Order>, filter: &Selector, progress
     while more && !shard.stopping.get() {
         let mut found = Vec::new();
         more = walk.slice(shard, |_, spool, seen| {
-            // On its way to another shard: bounced here, it would be delivered there. It is there when this one has gone.
-            if shard.moving.borrow().contains(&seen.key()) {
-                left += 1;
-                return;
-            }
             let idle = order.action == Action::Retry && !matches!(seen.state(), State::Ready | State::Deferred(_));
             if idle {
                 return;
@@ -118,10 +114,6 @@ fn retry(shard: &Shard, job: JobId) -> Done {
 }
 
 fn end(shard: &Rc<Shard>, job: JobId, picked: &[u16], how: Operator<'_>) -> Done {
-    // Since it was found, it may have been sent on its way.
-    if rehome::is_moving(shard, job) {
-        return Done::NotNow;
-    }
     let Some(part) = shard.queue.borrow_mut().pull(clock::mono(), job, picked) else { return Done::NotNow };
     if outcome::by_operator(shard, part, how) {
         return Done::Yes;
@@ -161,9 +153,6 @@ async fn reroute(shard: &Rc<Shard>, order: &Arc<Order>, found: Vec<(JobId, Numbe
 /// Sends recipients of a job by the pool of the order. False: not now; none: no leased IP of the pool may take it.
 async fn move_one(shard: &Rc<Shard>, order: &Order, job: JobId, picked: &[u16]) -> Option<bool> {
     let pool = order.pool.as_deref()?;
-    if rehome::is_moving(shard, job) {
-        return Some(false);
-    }
     let (address, owner) = destination(shard, pool, job, picked.len())?;
     let part = shard.queue.borrow_mut().pull(clock::mono(), job, picked);
     let Some(part) = part else { return Some(false) };

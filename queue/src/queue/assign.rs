@@ -128,15 +128,25 @@ impl<K: Copy + Ord> Queue<K> {
         (keys, None)
     }
 
-    /// The stranded jobs of a message, each with its recipients. Other jobs of it may have a leased IP, and are being sent.
-    #[must_use]
-    pub fn stranded_of(&self, key: K) -> Vec<(JobId, SmallVec<[u16; 2]>)> {
-        let list = self.stranded.get(&key).into_iter();
-        let jobs = list.flat_map(|list| list.iter(&self.jobs));
-        let named = |(slot, job): (u32, &Job<K>)| {
-            (JobId { slot, serial: job.serial }, SmallVec::from_slice(job.recipients.as_slice()))
-        };
-        jobs.map(named).collect()
+    /// Hands out the stranded jobs of a message for another shard to take them, each with its recipients: then
+    /// [`Self::drop_job`], or else [`Self::stay`]. Until then none of them is ended, pulled out or expires: it would be
+    /// delivered there, too. Other jobs of the message may have a leased IP, and are being sent.
+    pub fn take_stranded(&mut self, key: K) -> Vec<(JobId, SmallVec<[u16; 2]>)> {
+        let mut taken = Vec::new();
+        while let Some(slot) = self.stranded.get(&key).and_then(crate::list::List::first) {
+            let Some(job) = self.jobs.get(slot) else { break };
+            let Place::Stranded { site } = job.place else { break };
+            taken.push((JobId { slot, serial: job.serial }, SmallVec::from_slice(job.recipients.as_slice())));
+            self.put(slot, Place::Leaving { site });
+        }
+        taken
+    }
+
+    /// No other shard took it: it is stranded as before.
+    pub fn stay(&mut self, job: JobId) {
+        if let Some(&Place::Leaving { site }) = self.named(job).map(|job| &job.place) {
+            self.put(job.slot, Place::Stranded { site });
+        }
     }
 
     /// The message has gone elsewhere: its stranded jobs end.

@@ -94,7 +94,7 @@ impl<K: Copy + Ord> Queue<K> {
     pub fn pull(&mut self, now: Mono, job: JobId, picked: &[u16]) -> Option<JobId> {
         let entry = self.named(job)?;
         let place = entry.place;
-        if matches!(place, Place::InFlight { .. } | Place::Ending { .. } | Place::Loose) {
+        if matches!(place, Place::InFlight { .. } | Place::Leaving { .. } | Place::Ending { .. } | Place::Loose) {
             return None;
         }
         let pairs = entry.recipients.iter(entry.domain);

@@ -25,6 +25,7 @@ enum Step {
     Retry(u8),
     Pull(u8, u8, bool),
     Strand(u8),
+    Leave(u8, bool),
     Pass(u16),
 }
 
@@ -37,6 +38,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u8>().prop_map(Step::Retry),
         2 => (any::<u8>(), any::<u8>(), any::<bool>()).prop_map(|(job, mask, end)| Step::Pull(job, mask, end)),
         1 => any::<u8>().prop_map(Step::Strand),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(lease, went)| Step::Leave(lease, went)),
         2 => (0..2000_u16).prop_map(Step::Pass),
     ];
     proptest::collection::vec(step, 1..60)
@@ -162,7 +164,28 @@ impl World {
                 let other = self.leases[usize::from(1 - pick % 2)];
                 self.queue.assign(now, wall, |_| Some(other));
             }
+            Step::Leave(pick, went) => self.leave(self.leases[usize::from(pick % 2)], *went),
             Step::Pass(seconds) => self.now = now.plus(Duration::from_secs((*seconds).into())),
+        }
+    }
+
+    /// The mail of a lost lease sets off for another shard, which takes it or not.
+    fn leave(&mut self, lease: LeaseId, went: bool) {
+        self.queue.strand(lease);
+        for key in self.queue.stranded_keys() {
+            let jobs = self.queue.take_stranded(key);
+            assert!(!jobs.is_empty() && self.queue.take_stranded(key).is_empty());
+            self.check();
+            for (job, numbers) in jobs {
+                assert_eq!(self.queue.pull(self.now, job, &numbers), None, "somebody has it already");
+                assert!(!self.queue.hold(self.now, job, &numbers) && !self.queue.retry_now(self.now, job));
+                if went {
+                    self.ended(key, &numbers);
+                    self.queue.drop_job(job);
+                } else {
+                    self.queue.stay(job);
+                }
+            }
         }
     }
 
@@ -242,4 +265,26 @@ fn what_is_suspended_expires_like_the_rest() {
     assert_eq!((world.queue.take(lanes[0], world.wall()).is_none(), world.queue.held_jobs()), (true, 1));
     world.now = world.now.plus(DAY + Duration::from_secs(10));
     assert_eq!(world.queue.poll(world.now, world.wall()), Some(Work::Expired { job }));
+}
+
+/// Ended here meanwhile, it would be delivered there, too.
+#[test]
+fn what_leaves_for_another_shard_is_not_ended_here_unless_it_stays() {
+    let mut world = World::new();
+    world.step(&Step::Add(vec![0, 2]));
+    world.settle();
+    world.queue.strand(world.leases[0]);
+    let jobs = world.queue.take_stranded(0);
+    assert_eq!(jobs.iter().flat_map(|(_, numbers)| numbers.to_vec()).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!((world.queue.stranded(), world.queue.stranded_keys()), (0, vec![]));
+    for (job, numbers) in &jobs {
+        assert_eq!(world.queue.look_at(*job).map(|seen| seen.state()), Some(State::InFlight));
+        assert_eq!(world.queue.pull(world.now, *job, numbers), None);
+    }
+    world.now = world.now.plus(DAY + Duration::from_secs(10));
+    assert_eq!(world.queue.poll(world.now, world.wall()), None, "it does not expire");
+    let (gone, stays) = (jobs[0].0, jobs[1].0);
+    world.queue.drop_job(gone);
+    world.queue.stay(stays);
+    assert_eq!(world.queue.poll(world.now, world.wall()), Some(Work::Expired { job: stays }));
 }

@@ -4,7 +4,7 @@
 //! add ─▶ unresolved ─▶ lane: ready ─▶ in flight ─▶ done
 //!            │  ▲         │   ▲          │
 //!            ▼  └─────────┴─ deferred ◀──┘          a domain whose answer is out of date is asked for again
-//!         stranded (no leased IP) ─▶ assign
+//!         stranded (no leased IP) ─▶ assigned one, or leaving: another shard takes it
 //! ```
 //! What an operator suspended is held, and what an operator ends or moves is pulled out in flight (`hold.rs`).
 //!
@@ -172,6 +172,7 @@ pub struct Queue<K> {
     jobs: Slab<Job<K>>,
     /// Recipients of all jobs.
     recipients: u64,
+    /// And those that are leaving.
     in_flight: List<ORDER>,
     /// Suspended jobs, how many, and how many of them are still to be let go since that was last asked for.
     held: List<ORDER>,

@@ -37,14 +37,12 @@ impl<K: Copy + Ord> Queue<K> {
         if let Some(lane) = to.lane().and_then(|lane| self.lanes.get_mut(lane)) {
             lane.jobs += 1;
         }
-        if let Place::Stranded { site } = to
-            && let Some(site) = self.sites.get_mut(site)
-        {
+        if let Some(site) = to.site().and_then(|site| self.sites.get_mut(site)) {
             site.stranded += 1;
         }
         self.unlink(id, from, to.may_expire());
         self.link(id, to, from.may_expire());
-        if let Place::Stranded { site } = from
+        if let Some(site) = from.site()
             && let Some(entry) = self.sites.get_mut(site)
         {
             entry.stranded -= 1;
@@ -81,7 +79,7 @@ impl<K: Copy + Ord> Queue<K> {
                 self.held.remove(&mut self.jobs, id);
                 self.held_jobs -= 1;
             }
-            Place::InFlight { .. } => {
+            Place::InFlight { .. } | Place::Leaving { .. } => {
                 self.in_flight.remove(&mut self.jobs, id);
                 // What else there is of the message may move now.
                 self.newly_stranded |= self.stranded.contains_key(&key);
@@ -128,7 +126,7 @@ impl<K: Copy + Ord> Queue<K> {
                 self.held.push_back(&mut self.jobs, id);
                 self.held_jobs += 1;
             }
-            Place::InFlight { .. } => self.in_flight.push_back(&mut self.jobs, id),
+            Place::InFlight { .. } | Place::Leaving { .. } => self.in_flight.push_back(&mut self.jobs, id),
             Place::Stranded { .. } => {
                 self.stranded_count += 1;
                 self.stranded.entry(key).or_default().push_back(&mut self.jobs, id);

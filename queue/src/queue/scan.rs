@@ -81,10 +81,7 @@ impl<'a, K: Copy + Ord> Seen<'a, K> {
     /// Identity of its site; none: not known, or it is of no use without a leased IP.
     #[must_use]
     pub fn site(&self) -> Option<&'a str> {
-        let site = match self.job.place {
-            Place::Stranded { site } => site,
-            _ => self.entry()?.site,
-        };
+        let site = self.job.place.site().or_else(|| Some(self.entry()?.site))?;
         self.queue.sites.get(site).map(|site| &*site.key)
     }
 
@@ -119,7 +116,7 @@ impl<'a, K: Copy + Ord> Seen<'a, K> {
             Place::Deferred { .. } => State::Deferred(self.job.due),
             Place::Waiting { .. } => State::Waiting,
             Place::Held { .. } => State::Held,
-            Place::InFlight { .. } => State::InFlight,
+            Place::InFlight { .. } | Place::Leaving { .. } => State::InFlight,
             Place::Stranded { .. } => State::Stranded,
             Place::Ending { .. } => State::Ending,
         }
