@@ -33,11 +33,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Suspensions at a time, at most: mail has to flow, too.
-const HELD_MOST: usize = 4;
-/// Waits between two changes, milliseconds: between kills there is time for a few. A long run is to be flat besides.
-const PAUSE_MS: (u64, u64) = (50, 350);
-const PAUSE_SOAKING_MS: (u64, u64) = (1_000, 4_000);
+/// How much an operator does.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Suspensions at a time, at most: mail has to flow, too.
+    held_most: usize,
+    /// Between two changes, milliseconds: from, to.
+    pause_ms: (u64, u64),
+}
+
+/// Between kills there is time for a few changes.
+const KILLING: Pace = Pace { held_most: 4, pause_ms: (50, 350) };
+/// A long run is to be flat: what is suspended for long is a queue that grows, and nobody could tell it from a leak.
+const SOAKING: Pace = Pace { held_most: 1, pause_ms: (1_000, 4_000) };
 /// Between two looks while all is put right.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -92,6 +100,7 @@ struct Work {
     fleet: Fleet,
     domains: Vec<&'static str>,
     shards: u16,
+    pace: Pace,
     chance: u64,
     findings: Findings,
     truth: Truth,
@@ -108,9 +117,10 @@ impl Operator {
     ) -> Result<Self, Failure> {
         let client = Client::new(socket, Duration::from_secs(10))?;
         let (findings, truth) = (Findings::default(), Truth::default());
+        let pace = if args.soak.is_some() { SOAKING } else { KILLING };
         // Not the same chance as that of the kills.
-        let mut work = Work { client, fleet, domains, shards, chance: !args.seed, findings, truth };
-        let (least, most) = if args.soak.is_some() { PAUSE_SOAKING_MS } else { PAUSE_MS };
+        let mut work = Work { client, fleet, domains, shards, pace, chance: !args.seed, findings, truth };
+        let (least, most) = pace.pause_ms;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("operator".into()).spawn(move || {
@@ -154,7 +164,7 @@ impl Work {
         }
         let held = self.truth.held.len();
         let (kind, done) = match self.below(24) {
-            0..5 if held < HELD_MOST => ("suspend", self.suspend()),
+            0..5 if held < self.pace.held_most => ("suspend", self.suspend()),
             0..9 if held > 0 => ("resume", self.resume()),
             0..9 => ("suspend", self.suspend()),
             9..12 => ("retry", self.order(Action::Retry)),
