@@ -101,8 +101,8 @@ pub(crate) enum Request {
     Message { letter: Box<OwnedLetter>, answer: oneshot::Sender<Result<(), Full>> },
     /// Keep this message of the sender's, and hold it; answer when it is durable.
     Take { letter: Box<OwnedLetter>, answer: oneshot::Sender<Result<MessageKey, Full>> },
-    /// The sender has settled, durably, what it gave: it is the receiver's to deliver.
-    Moved(MessageKey),
+    /// The sender has settled, durably, what it gave: it is the receiver's to deliver. Answer when it is queued.
+    Moved { key: MessageKey, answer: oneshot::Sender<()> },
     /// What was moved to the sender, before a start; answer what of it the sender is to give up.
     Claims { by: u16, claims: Arc<[Claim]>, answer: oneshot::Sender<Vec<Claim>> },
     /// The sender has heard all claims, and what it gave up is durable.
@@ -262,12 +262,20 @@ pub(crate) async fn append(shard: &Rc<Shard>, owner: u16, letter: Letter<'_>) ->
     answered.await.map_err(|_| gone())?.map(|()| Proof::Peer)
 }
 
-/// Gives a message of this shard's to another one, which holds it until [`Request::Moved`]; returns when it is durable there.
+/// Gives a message of this shard's to another one, which holds it until [`release`]; returns when it is durable there.
 pub(crate) async fn give(shard: &Rc<Shard>, owner: u16, letter: Letter<'_>) -> Result<MessageKey, Full> {
     let (answer, answered) = oneshot::channel();
     shard.stats.borrow_mut().handed_over += 1;
     ask(shard, owner, Request::Take { letter: Box::new(OwnedLetter::of(&letter)), answer }).await?;
     answered.await.map_err(|_| gone())?
+}
+
+/// What was given to another shard is that one's to deliver; returns when it is queued there, or that shard has ended.
+pub(crate) async fn release(shard: &Rc<Shard>, owner: u16, key: MessageKey) {
+    let (answer, answered) = oneshot::channel();
+    if ask(shard, owner, Request::Moved { key, answer }).await.is_ok() {
+        let _ = answered.await;
+    }
 }
 
 /// Keeps a piece of a message in its owner's spool.
@@ -341,7 +349,10 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut requests: mpsc::Receiver<Request
                 })
                 .detach();
             }
-            Request::Moved(key) => deliver(&shard, key),
+            Request::Moved { key, answer } => {
+                deliver(&shard, key);
+                let _ = answer.send(());
+            }
             Request::Claims { by, claims, answer } => {
                 let shard = Rc::clone(&shard);
                 glommio::spawn_local(async move {

@@ -5,7 +5,7 @@ use crate::{
     event::detail::{Attempt, Outcome},
     mesh,
     message::{id::MessageId, meta::Meta},
-    rehome,
+    operate, rehome,
     shard::Shard,
     smtp::reply::{Enhanced, Reply},
 };
@@ -45,6 +45,7 @@ fn go_by(shard: &Rc<Shard>, job: JobId, lease: &Lease) {
         return;
     }
     let Some((key, recipients)) = shard.queue.borrow_mut().take_waiting(job) else { return };
+    operate::heard::set_off(shard, [job]);
     let (shard, address, owner) = (Rc::clone(shard), lease.address, lease.shard);
     glommio::spawn_local(async move {
         if rehome::hand_over(&shard, key, Some(&recipients), (address, None), owner).await {

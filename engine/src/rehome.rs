@@ -6,21 +6,28 @@
 use crate::{
     clock, commit,
     link::Snapshot,
-    mesh::{self, Letter, Request},
+    mesh::{self, Letter},
     message::{id::MessageId, meta::Meta},
+    operate,
     shard::Shard,
 };
 use futures_lite::FutureExt;
 use mailrail_queue::{LeaseId, egress, policy::Lease, time::Wall};
 use mailrail_spool::{MessageKey, SettleKind};
-use std::{net::IpAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    net::IpAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 /// Messages, and octets of them, on their way to other shards at a time: they share syncs there, and are in memory meanwhile.
 pub(crate) const AT_ONCE: usize = 128;
 const AT_ONCE_OCTETS: usize = 16 << 20;
 /// Messages that are looked at before other tasks have their turn.
 const SLICE: usize = 256;
-/// Between two walks over all that is stranded: so many times as long as the last one took.
+/// Between two walks over all that is stranded: so many times as long as the last one worked.
 const REST: u32 = 4;
 /// How long mail that its new owner could not take stays, before that is asked again.
 pub(crate) const NOT_TAKEN: Duration = Duration::from_secs(5);
@@ -31,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(crate) fn strand_lost(shard: &Rc<Shard>) {
     let lost: Vec<LeaseId> = {
         let mut queue = shard.queue.borrow_mut();
-        let used: std::collections::BTreeSet<_> = queue.lanes().map(|lane| lane.lease).collect();
+        let used: BTreeSet<_> = queue.lanes().map(|lane| lane.lease).collect();
         used.into_iter().filter(|address| !shard.owns(*address)).map(|address| queue.lease_id(address)).collect()
     };
     for lease in lost {
@@ -51,19 +58,19 @@ pub(crate) async fn run(shard: Rc<Shard>) {
         if shard.queue.borrow().stranded() == 0 {
             continue;
         }
-        let began = clock::mono();
-        walk(&shard).await;
+        let worked = walk(&shard).await;
         shard.work.raise();
         // A million messages that none may take must not be all that a shard thinks of.
-        glommio::timer::sleep(clock::mono().since(began) * REST).await;
+        glommio::timer::sleep(worked * REST).await;
     }
 }
 
-/// Looks at all that is stranded, a little at a time.
-async fn walk(shard: &Rc<Shard>) {
+/// Looks at all that is stranded, a little at a time; returns how long that took, without what others did meanwhile.
+async fn walk(shard: &Rc<Shard>) -> Duration {
     shard.queue.borrow_mut().begin_placing();
-    let (mut behind, mut away) = (None, Vec::new());
+    let (mut behind, mut away, mut worked) = (None, Vec::new(), Duration::ZERO);
     loop {
+        let began = clock::mono();
         let snapshot = shard.policy();
         let (keys, last) = shard.queue.borrow().stranded_behind(behind, SLICE);
         for key in keys {
@@ -78,6 +85,7 @@ async fn walk(shard: &Rc<Shard>) {
                 _ => {}
             }
         }
+        worked += clock::mono().since(began);
         if last.is_none() || shard.stopping.get() {
             break;
         }
@@ -88,6 +96,7 @@ async fn walk(shard: &Rc<Shard>) {
     if !away.is_empty() && !shard.sending_away.replace(true) {
         glommio::spawn_local(send_away(Rc::clone(shard), away)).detach();
     }
+    worked
 }
 
 /// Hands stranded messages over, many at a time: each waits for a sync of its new owner, which is the same one for all.
@@ -122,6 +131,7 @@ async fn send_stranded(shard: Rc<Shard>, key: MessageKey) -> bool {
     if jobs.is_empty() {
         return true;
     }
+    operate::heard::set_off(&shard, jobs.iter().map(|(job, _)| *job));
     let recipients: Vec<u16> = jobs.iter().flat_map(|(_, numbers)| numbers.iter().copied()).collect();
     let went = hand_over(&shard, key, Some(&recipients), (address, None), owner).await;
     let mut queue = shard.queue.borrow_mut();
@@ -214,12 +224,40 @@ async fn has_room(shard: &Shard) -> bool {
 /// Once the settling here is durable, the new owner may send. If this shard ends before, the next start sees to it.
 fn release(shard: &Rc<Shard>, owner: u16, there: MessageKey) {
     let (shard, position) = (Rc::clone(shard), shard.spool.borrow().position());
+    let number = shard.landing.begin();
     glommio::spawn_local(async move {
         if commit::durable(&shard, position).await.is_ok() {
-            let _ = mesh::ask(&shard, owner, Request::Moved(there)).await;
+            mesh::release(&shard, owner, there).await;
         }
+        shard.landing.under_way.borrow_mut().remove(&number);
     })
     .detach();
+}
+
+/// Mail that has left this shard's queue and is not in that of its new owner yet. *One per shard.*
+#[derive(Debug, Default)]
+pub(crate) struct Landing {
+    begun: Cell<u64>,
+    /// By number, in the order in which they began.
+    under_way: RefCell<BTreeSet<u64>>,
+}
+
+impl Landing {
+    fn begin(&self) -> u64 {
+        let number = self.begun.get();
+        self.begun.set(number + 1);
+        self.under_way.borrow_mut().insert(number);
+        number
+    }
+}
+
+/// Waits until all that has left this shard by now is in the queues of its new owners; less if this shard is about to end.
+pub(crate) async fn landed(shard: &Shard) {
+    let begun = shard.landing.begun.get();
+    let is_under_way = || shard.landing.under_way.borrow().first().is_some_and(|first| *first < begun);
+    while is_under_way() && !shard.stopping.get() {
+        glommio::timer::sleep(LOOK).await;
+    }
 }
 
 /// A message on its way to another shard.

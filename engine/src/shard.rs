@@ -13,9 +13,10 @@ use crate::{
     memory::Memory,
     mesh::Mesh,
     message::meta::Meta,
-    operate::suspend::Rules,
+    operate::{heard::Heard, suspend::Rules},
     outbox,
     quota::Purses,
+    rehome::Landing,
     returning::Returning,
     sign::{Keyring, cache::Signatures},
     signal::Signal,
@@ -77,6 +78,10 @@ pub(crate) struct Shard {
     pub(crate) ledgers: Ledgers,
     /// What is suspended.
     pub(crate) rules: Rules,
+    /// Orders to be carried out.
+    pub(crate) heard: Heard,
+    /// Mail that other shards took and may not send yet.
+    pub(crate) landing: Landing,
     /// Stranded mail is being handed to other shards.
     pub(crate) sending_away: Cell<bool>,
     pub(crate) reports: mpsc::Sender<Report>,
@@ -179,6 +184,8 @@ impl Shard {
             purses: Purses::default(),
             ledgers: Ledgers::default(),
             rules: Rules::default(),
+            heard: Heard::default(),
+            landing: Landing::default(),
             sending_away: Cell::default(),
             reports,
             stats: RefCell::default(),

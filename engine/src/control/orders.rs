@@ -8,7 +8,7 @@ use super::{
 use crate::{
     clock,
     control::api::types::orders::OrderReport,
-    link::orders::{Ask, Errand, Filter, Order, Progress, Suspension},
+    link::orders::{Action, Ask, Errand, Filter, Order, Progress, Suspension},
 };
 use std::{
     collections::BTreeMap,
@@ -159,20 +159,11 @@ impl Orders {
     }
 
     fn send(&self, given: Arc<Given>) {
-        let mut ends = Vec::new();
-        for shard in self.post.shards() {
-            let (finished, end) = oneshot::channel();
-            let (order, progress) = (Arc::clone(&given.order), Arc::clone(&given.progress));
-            self.post.tell(shard, Ask::Order(Errand { order, progress, finished }).into());
-            ends.push(end);
-        }
-        let store = Arc::clone(&self.store);
+        let (store, post) = (Arc::clone(&self.store), Arc::clone(&self.post));
         tokio::spawn(async move {
-            for end in ends {
-                if end.await.is_err() {
-                    // The shard has stopped: the order stays in the store, for the next start.
-                    return;
-                }
+            if !carry_out(&post, &given).await {
+                // A shard has stopped: the order stays in the store, for the next start.
+                return;
             }
             let forget = tokio::task::spawn_blocking(move || {
                 forget(&store, &given);
@@ -197,6 +188,41 @@ impl Given {
     }
 }
 
+/// Has the shards carry an order out; false: one of them has stopped.
+///
+/// Mail on its way from one shard to another may come there after that one has looked. So they look again, until none says
+/// that mail of the order has set off since; the first time it may have done so before all shards had heard of the order. A try
+/// that comes a little later is no harm: that is asked for once.
+async fn carry_out(post: &Post, given: &Given) -> bool {
+    let is_retry = given.order.action == Action::Retry;
+    let mut all_had_heard = false;
+    loop {
+        let Some(all_stayed) = look(post, given).await else { return false };
+        if is_retry || all_had_heard && all_stayed {
+            break;
+        }
+        all_had_heard = true;
+    }
+    post.tell_all(|| Ask::Done(given.order.id).into());
+    true
+}
+
+/// Has each shard look through its queue; true if no mail of the order set off for another shard, none: one has stopped.
+async fn look(post: &Post, given: &Given) -> Option<bool> {
+    let tell = |shard| {
+        let (finished, end) = oneshot::channel();
+        let (order, progress) = (Arc::clone(&given.order), Arc::clone(&given.progress));
+        post.tell(shard, Ask::Order(Errand { order, progress, finished }).into());
+        end
+    };
+    let ends: Vec<_> = post.shards().map(tell).collect();
+    let mut all_stayed = true;
+    for end in ends {
+        all_stayed &= end.await.ok()?;
+    }
+    Some(all_stayed)
+}
+
 /// An order is carried out.
 fn forget(store: &Mutex<Store>, given: &Given) {
     let Order { id, action, filter, reason, who, .. } = &*given.order;
@@ -212,4 +238,62 @@ fn forget(store: &Mutex<Store>, given: &Given) {
 
 fn words(filter: &Filter, reason: &str) -> String {
     if reason.is_empty() { filter.to_string() } else { format!("{filter}: {reason}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Command;
+    use tokio::sync::mpsc;
+
+    fn given(action: Action) -> Given {
+        let (pool, reason, who) = (None, String::new(), String::new());
+        Given::new(Order { id: 7, action, filter: Filter::default(), pool, reason, who, given: 1 })
+    }
+
+    /// How often each of two shards looks that say so of their mail, time after time: did all of it stay?
+    async fn looks(action: Action, says: [Vec<bool>; 2]) -> [usize; 2] {
+        let (ends, shards): (Vec<_>, Vec<_>) = says
+            .into_iter()
+            .map(|says| {
+                let (commands, mut to_shard) = mpsc::channel(4);
+                let shard = tokio::spawn(async move {
+                    let (mut looks, mut says) = (0, says.into_iter());
+                    loop {
+                        match to_shard.recv().await {
+                            Some(Command::Mail(Ask::Order(errand))) => {
+                                looks += 1;
+                                errand.finished.send(says.next().unwrap()).unwrap();
+                            }
+                            Some(Command::Mail(Ask::Done(7))) => return looks,
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                });
+                (commands, shard)
+            })
+            .unzip();
+        assert!(carry_out(&Post::new(ends), &given(action)).await);
+        let mut counts = [0; 2];
+        for (count, shard) in counts.iter_mut().zip(shards) {
+            *count = shard.await.unwrap();
+        }
+        counts
+    }
+
+    #[tokio::test]
+    async fn shards_look_until_no_mail_has_set_off_since_all_had_heard_of_the_order() {
+        assert_eq!(looks(Action::Cancel, [vec![true; 2], vec![true; 2]]).await, [2, 2]);
+        assert_eq!(looks(Action::Cancel, [vec![false, true], vec![true; 2]]).await, [2, 2]);
+        assert_eq!(looks(Action::Bounce, [vec![true, false, true], vec![true; 3]]).await, [3, 3]);
+        assert_eq!(looks(Action::Reroute, [vec![true; 4], vec![true, false, false, true]]).await, [4, 4]);
+        assert_eq!(looks(Action::Retry, [vec![false], vec![true]]).await, [1, 1], "a try twice is no order twice");
+    }
+
+    #[tokio::test]
+    async fn an_order_is_not_carried_out_while_a_shard_has_stopped() {
+        let (commands, to_shard) = mpsc::channel(4);
+        drop(to_shard);
+        assert!(!carry_out(&Post::new(vec![commands]), &given(Action::Cancel)).await);
+    }
 }

@@ -155,9 +155,10 @@ impl Progress {
         self.done.fetch_add(recipients as u64, Ordering::Relaxed);
     }
 
-    /// So many more stay as they were, because nothing may take them.
-    pub fn keep(&self, recipients: usize) {
+    /// A shard has looked: so many stay as they were, because nothing may take them, instead of as many as it last said.
+    pub fn keep(&self, recipients: usize, instead_of: usize) {
         self.kept.fetch_add(recipients as u64, Ordering::Relaxed);
+        self.kept.fetch_sub(instead_of as u64, Ordering::Relaxed);
     }
 
     /// Recipients done.
@@ -180,8 +181,9 @@ pub struct Errand {
     pub order: Arc<Order>,
     /// To be kept up to date.
     pub progress: Arc<Progress>,
-    /// Told once it is carried out; dropped before, the shard has stopped.
-    pub finished: oneshot::Sender<()>,
+    /// Told once it is carried out here: true if no mail of it has set off for another shard since this was last told of the
+    /// order. Dropped before, the shard has stopped.
+    pub finished: oneshot::Sender<bool>,
 }
 
 /// Mail that a filter selects.
@@ -272,8 +274,10 @@ pub enum Ask {
     Suspensions(Arc<[Suspension]>),
     /// How much is selected?
     Count(Filter, oneshot::Sender<Selected>),
-    /// Carry this out.
+    /// Carry this out, perhaps once more.
     Order(Errand),
+    /// The order of this id is carried out on all shards.
+    Done(u64),
     /// Why is it not going out?
     Explain(Filter, oneshot::Sender<Vec<Explanation>>),
 }

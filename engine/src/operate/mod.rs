@@ -4,6 +4,7 @@
 //! queued. Nothing here ends mail but [`order`], and that as a delivery would: the spool is told before the queue forgets.
 
 mod explain;
+pub(crate) mod heard;
 mod listing;
 mod order;
 mod select;
@@ -40,6 +41,7 @@ pub(crate) fn take(shard: &Rc<Shard>, ask: Ask) {
         Ask::Order(errand) => {
             glommio::spawn_local(async move { order::carry_out(&shard, errand).await }).detach();
         }
+        Ask::Done(id) => shard.heard.done(id),
         Ask::Explain(filter, reply) => {
             glommio::spawn_local(async move {
                 let _ = reply.send(explain::explain(&shard, &filter).await);

@@ -1,12 +1,13 @@
 //! Orders of operators: tried now, sent by another pool, bounced or cancelled.
 //!
 //! What is in flight, or on its way to another shard, is left to end first and looked at again, and so is what the spool has
-//! no room for; an order is carried out once nothing is left that it concerns. A restart before that begins it again: what is
-//! done is not there any more.
+//! no room for; an order is carried out once nothing is left that it concerns, here and on the other shards (`heard.rs`). A
+//! restart before that begins it again: what is done is not there any more.
 
 use super::{
     SLICE, Walk,
-    select::{Numbers, Selector},
+    heard::{Open, set_off},
+    select::Numbers,
 };
 use crate::{
     clock,
@@ -17,7 +18,7 @@ use crate::{
     rehome,
     shard::Shard,
 };
-use mailrail_queue::{JobId, State, time::Wall};
+use mailrail_queue::{JobId, State};
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// Before what was in flight is looked at again.
@@ -28,22 +29,24 @@ const NO_ROOM: Duration = Duration::from_secs(5);
 /// Carries an order out, and tells.
 pub(super) async fn carry_out(shard: &Rc<Shard>, errand: Errand) {
     let Errand { order, progress, finished } = errand;
+    let open = shard.heard.of(&order);
     shard.is_loaded().await;
-    let filter = Selector::new(&order.filter).until(Wall(order.given), order.pool.as_deref());
-    while walk(shard, &order, &filter, &progress).await > 0 {
+    while walk(shard, &open, &progress).await > 0 {
         if shard.stopping.get() {
             return;
         }
         glommio::timer::sleep(AGAIN).await;
     }
+    rehome::landed(shard).await;
     if !shard.stopping.get() {
-        let _ = finished.send(());
+        let _ = finished.send(open.all_stayed());
     }
 }
 
 /// One walk over the queue; returns how many jobs have to be looked at again.
-async fn walk(shard: &Rc<Shard>, order: &Arc<Order>, filter: &Selector, progress: &Progress) -> usize {
-    let (mut walk, mut more, mut left) = (Walk::new(), true, 0);
+async fn walk(shard: &Rc<Shard>, open: &Open, progress: &Progress) -> usize {
+    let Open { order, filter, .. } = open;
+    let (mut walk, mut more, mut left, mut kept) = (Walk::new(), true, 0, 0);
     while more && !shard.stopping.get() {
         let mut found = Vec::new();
         more = walk.slice(shard, |_, spool, seen| {
@@ -59,11 +62,12 @@ async fn walk(shard: &Rc<Shard>, order: &Arc<Order>, filter: &Selector, progress
             }
         });
         left += match order.action {
-            Action::Reroute => reroute(shard, order, found, progress).await,
+            Action::Reroute => reroute(shard, order, found, (progress, &mut kept)).await,
             _ => each(shard, order, found, progress).await,
         };
         glommio::executor().yield_now().await;
     }
+    open.kept(kept, progress);
     left
 }
 
@@ -122,8 +126,14 @@ fn end(shard: &Rc<Shard>, job: JobId, picked: &[u16], how: Operator<'_>) -> Done
     Done::NotNow
 }
 
-/// Sends jobs by another pool, so many at a time: each waits until it is durable there.
-async fn reroute(shard: &Rc<Shard>, order: &Arc<Order>, found: Vec<(JobId, Numbers)>, progress: &Progress) -> usize {
+/// Sends jobs by another pool, so many at a time: each waits until it is durable there. Counts recipients done, and those
+/// that nothing may take; returns how many jobs could not be moved now.
+async fn reroute(
+    shard: &Rc<Shard>,
+    order: &Arc<Order>,
+    found: Vec<(JobId, Numbers)>,
+    (progress, kept): (&Progress, &mut usize),
+) -> usize {
     let mut left = 0;
     let mut found = found.into_iter();
     loop {
@@ -143,7 +153,7 @@ async fn reroute(shard: &Rc<Shard>, order: &Arc<Order>, found: Vec<(JobId, Numbe
             match moved.await {
                 Some(true) => progress.add(count),
                 Some(false) => left += 1,
-                None => progress.keep(count),
+                None => *kept += count,
             }
         }
         shard.work.raise();
@@ -157,6 +167,7 @@ async fn move_one(shard: &Rc<Shard>, order: &Order, job: JobId, picked: &[u16]) 
     let part = shard.queue.borrow_mut().pull(clock::mono(), job, picked);
     let Some(part) = part else { return Some(false) };
     let Some(key) = shard.queue.borrow().job(part).map(|(key, ..)| key) else { return Some(true) };
+    set_off(shard, [part]);
     let moved = rehome::hand_over(shard, key, Some(picked), (address, Some(pool)), owner).await;
     let mut queue = shard.queue.borrow_mut();
     if moved {
