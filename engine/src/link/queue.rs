@@ -78,8 +78,11 @@ pub struct QueueRow {
     pub attempts: u32,
     /// When the oldest was accepted, milliseconds since the epoch.
     pub oldest: u64,
-    /// Next try, milliseconds since the epoch; none: now.
+    /// Next try, milliseconds since the epoch; none: now, unless it is held.
     pub next_try: Option<u64>,
+    /// It goes when something else changes: a suspension, the leased IPs, a plan.
+    #[serde(default)]
+    pub held: bool,
     /// What holds it: last reply or error, or "" if nothing does.
     pub reason: String,
 }

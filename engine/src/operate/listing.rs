@@ -86,7 +86,8 @@ fn empty(shard: &Shard, seen: &Seen<'_, MessageKey>, lane: Option<&LaneInfo>) ->
         connections: lane.map_or(0, |lane| lane.connections),
         attempts: 0,
         oldest: u64::MAX,
-        next_try: Some(u64::MAX),
+        next_try: None,
+        held: true,
         reason: String::new(),
     }
 }
@@ -128,13 +129,14 @@ fn add(shard: &Shard, row: &mut QueueRow, seen: &Seen<'_, MessageKey>, picked: &
     row.attempts = row.attempts.max(u32::from(seen.attempts()));
     let age = u64::try_from(shard.config.delivery.max_age.as_millis()).unwrap_or(u64::MAX);
     row.oldest = row.oldest.min(seen.expires().0.saturating_sub(age));
-    // None, once something of it may go now.
     let idle = matches!(seen.state(), State::Held | State::Waiting) || why.is_some_and(Why::holds);
-    row.next_try = match (row.next_try, next_try) {
-        (Some(known), Some(at)) => Some(known.min(at)),
-        (known, None) if idle => known,
-        _ => None,
-    };
+    // What comes first counts; a row that is not held and has no time has something that may go now.
+    match next_try {
+        Some(at) if row.held => (row.next_try, row.held) = (Some(at), false),
+        Some(at) => row.next_try = row.next_try.map(|known| known.min(at)),
+        None if idle => {}
+        None => (row.next_try, row.held) = (None, false),
+    }
     if row.reason.is_empty()
         && let Some(why) = why.filter(|why| why.holds())
     {

@@ -210,6 +210,7 @@ fn lease(row: &QueueRow) -> Cell {
 fn next_try(row: &QueueRow, now: u64) -> Cell {
     match row.next_try {
         Some(at) if at > now => text(units::relative(at, now)),
+        None if row.held => dim("held"),
         _ if row.in_flight > 0 => dim("under way"),
         _ => text("now"),
     }
@@ -269,7 +270,8 @@ mod tests {
 
     #[test]
     fn mail_without_a_lease_says_so() {
-        assert!(plain(&[QueueRow { ip: None, ..row() }]).contains("none may take it"));
+        let held = plain(&[QueueRow { ip: None, next_try: None, held: true, ..row() }]);
+        assert!(held.contains("none may take it") && held.contains(" held "), "{held}");
         assert_eq!(plain(&[]), "Nothing is queued.\n");
     }
 

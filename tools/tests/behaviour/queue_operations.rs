@@ -80,7 +80,9 @@ fn what_is_suspended_waits_through_a_restart_until_it_is_resumed() {
     world.start();
     until_held(&mut world, "one.test", "suspended", 0);
     let listed = world.json(&["queue", "--messages", "--json"]);
-    assert!(listed["rows"][0]["reason"].as_str().is_some_and(|text| text.contains("suspended")), "{listed}");
+    let row = &listed["rows"][0];
+    assert!(row["reason"].as_str().is_some_and(|text| text.contains("suspended")), "{row}");
+    assert_eq!((&row["held"], &row["nextTry"]), (&true.into(), &serde_json::Value::Null), "no time will let it go");
     let wrong = world.cli(&["queue", "resume", "--domain", "uno.test"]);
     assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("domain One.test"));
     done(&world, &["queue", "resume", "--domain", "One.test"]);
