@@ -3,7 +3,10 @@
 use mailrail_bench::{
     dns::{DnsServer, Zone},
     model::Model,
-    sink::{Delivery, Sink, SinkConfig, Store},
+    sink::{
+        Delivery, Sink, SinkConfig, Store,
+        dkim::{DkimCounts, DkimKeys},
+    },
     tls::TlsIdentity,
 };
 use serde_json::Value;
@@ -261,6 +264,16 @@ impl World {
         }
     }
 
+    /// The signatures of all that a sink has got, once each is checked.
+    pub fn signatures(&mut self, sink: usize) -> DkimCounts {
+        let mut counts = DkimCounts::default();
+        self.until("the signatures to be checked", |world| {
+            counts = world.sinks[sink].snapshot().dkim.expect("it has the keys");
+            counts.waiting == 0
+        });
+        counts
+    }
+
     /// Waits until nothing is queued.
     pub fn drained(&mut self) {
         self.until("the queue to be empty", |world| world.json(&["status", "--json"])["queued"] == 0);
@@ -355,7 +368,7 @@ fn receivers(models: &[Model], tls: Option<&TlsIdentity>, dns: SocketAddr) -> (u
                 store: Store::full(),
                 tls: tls.cloned(),
                 hostname: format!("mx{n}.test"),
-                dkim: Some(mailrail_bench::sink::dkim::DkimKeys::Dns(dns)),
+                dkim: Some(DkimKeys::Dns(dns)),
                 ..SinkConfig::default()
             };
             let mut model = model.clone();
