@@ -1,4 +1,7 @@
 //! What a long run measures of the server's process every few seconds, and whether it has grown.
+//!
+//! Mail that an operator holds for a while makes the queue long, and all that goes with it; what has leaked is there when that
+//! mail has gone, too. So of these the lowest tenth counts, and of the rest the median.
 
 use crate::server::Server;
 use mailrail_engine::control::api::types::StatusReport;
@@ -9,10 +12,11 @@ use std::{fs, io};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sample([u64; GAUGES.len()]);
 
-/// What is measured, its unit, and how much it may grow: in percent of the first median, and besides.
+/// What is measured, its unit, which of its values counts, and how much it may grow: in percent of that, and besides.
 struct Gauge {
     name: &'static str,
     unit: Unit,
+    level: Level,
     percent: u64,
     slack: u64,
 }
@@ -24,18 +28,37 @@ pub(super) enum Unit {
     Things,
 }
 
+/// Which of the values of a quarter is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Median,
+    LowestTenth,
+}
+
 const MIB: u64 = 1 << 20;
 
 const GAUGES: [Gauge; 9] = [
-    Gauge { name: "resident memory", unit: Unit::Bytes, percent: 10, slack: 8 * MIB },
-    Gauge { name: "heap (resident, not of files)", unit: Unit::Bytes, percent: 10, slack: 4 * MIB },
-    Gauge { name: "open files", unit: Unit::Things, percent: 10, slack: 16 },
-    Gauge { name: "spool segments", unit: Unit::Things, percent: 25, slack: 2 },
-    Gauge { name: "live bytes in the spool", unit: Unit::Bytes, percent: 50, slack: 8 * MIB },
-    Gauge { name: "client connections", unit: Unit::Things, percent: 10, slack: 2 },
-    Gauge { name: "delivery connections", unit: Unit::Things, percent: 50, slack: 16 },
-    Gauge { name: "recipients queued", unit: Unit::Things, percent: 50, slack: 500 },
-    Gauge { name: "event batches waiting", unit: Unit::Things, percent: 0, slack: 8 },
+    Gauge { name: "resident memory", unit: Unit::Bytes, level: Level::LowestTenth, percent: 10, slack: 8 * MIB },
+    Gauge {
+        name: "heap (resident, not of files)",
+        unit: Unit::Bytes,
+        level: Level::Median,
+        percent: 10,
+        slack: 4 * MIB,
+    },
+    Gauge { name: "open files", unit: Unit::Things, level: Level::Median, percent: 10, slack: 16 },
+    Gauge { name: "spool segments", unit: Unit::Things, level: Level::LowestTenth, percent: 25, slack: 2 },
+    Gauge {
+        name: "live bytes in the spool",
+        unit: Unit::Bytes,
+        level: Level::LowestTenth,
+        percent: 50,
+        slack: 8 * MIB,
+    },
+    Gauge { name: "client connections", unit: Unit::Things, level: Level::Median, percent: 10, slack: 2 },
+    Gauge { name: "delivery connections", unit: Unit::Things, level: Level::LowestTenth, percent: 50, slack: 16 },
+    Gauge { name: "recipients queued", unit: Unit::Things, level: Level::LowestTenth, percent: 50, slack: 500 },
+    Gauge { name: "event batches waiting", unit: Unit::Things, level: Level::Median, percent: 0, slack: 8 },
 ];
 
 impl Sample {
@@ -72,12 +95,12 @@ pub(super) struct Course {
     pub(super) name: &'static str,
     #[serde(skip)]
     pub(super) unit: Unit,
-    /// Median of the second quarter of the samples; the first one warms up.
+    /// Median, or lowest tenth, of the second quarter of the samples; the first one warms up.
     pub(super) second_quarter: u64,
-    /// Median of the last.
+    /// The same of the last.
     pub(super) last_quarter: u64,
     pub(super) max: u64,
-    /// What the last median may be.
+    /// What that of the last may be.
     pub(super) allowed: u64,
     pub(super) flat: bool,
 }
@@ -90,7 +113,7 @@ pub(super) fn courses(samples: &[Sample]) -> Vec<Course> {
     }
     let (second, last) = (&samples[quarter..2 * quarter], &samples[samples.len() - quarter..]);
     let course = |(at, gauge): (usize, &Gauge)| {
-        let (second_quarter, last_quarter) = (median(second, at), median(last, at));
+        let (second_quarter, last_quarter) = (level(second, at, gauge.level), level(last, at, gauge.level));
         let allowed = second_quarter + second_quarter * gauge.percent / 100 + gauge.slack;
         let max = samples.iter().map(|sample| sample.0[at]).max().unwrap_or(0);
         let flat = last_quarter <= allowed;
@@ -99,10 +122,14 @@ pub(super) fn courses(samples: &[Sample]) -> Vec<Course> {
     GAUGES.iter().enumerate().map(course).collect()
 }
 
-fn median(samples: &[Sample], at: usize) -> u64 {
+fn level(samples: &[Sample], at: usize, level: Level) -> u64 {
     let mut values: Vec<_> = samples.iter().map(|sample| sample.0[at]).collect();
     values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or(0)
+    let place = match level {
+        Level::Median => values.len() / 2,
+        Level::LowestTenth => values.len() / 10,
+    };
+    values.get(place).copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -120,6 +147,10 @@ mod tests {
         let level = courses(&samples(|n| if n == 60 { 900 * MIB } else { 100 * MIB + n.min(20) * MIB }));
         assert!(level.iter().all(|course| course.flat), "{level:?}");
         assert_eq!(level[0].max, 900 * MIB);
+        // A queue that is long for half of the time, and each time empty again.
+        let held = |n| Sample([100 * MIB, 50 * MIB, 100, 4, MIB, 20, 40, if n % 8 < 4 { 40_000 } else { n }, 0]);
+        let backlog = courses(&(0..100).map(held).collect::<Vec<_>>());
+        assert!(backlog.iter().all(|course| course.flat), "{backlog:?}");
         let rising = courses(&samples(|n| 100 * MIB + n * MIB));
         assert!(!rising[0].flat && rising[1..].iter().all(|course| course.flat), "{rising:?}");
         assert_eq!(courses(&samples(|_| 1)[..3]), []);
