@@ -208,7 +208,7 @@ impl Client {
 
     /// Begins a message.
     pub(super) fn begin(&mut self, transaction: Transaction, recipe: &Recipe) {
-        let sender = &recipe.senders[transaction.envelope.sender];
+        let sender = &recipe.of.senders[transaction.envelope.sender];
         // Writing to a Vec cannot fail.
         let _ = write!(self.out, "MAIL FROM:<{sender}>");
         if self.offers_size {

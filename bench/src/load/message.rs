@@ -93,14 +93,7 @@ impl RecipientDomain {
 /// What every message of a run is made from; one per run, shared by its threads.
 #[derive(Debug)]
 pub(super) struct Recipe {
-    pub(super) run: String,
-    pub(super) seed: u64,
-    pub(super) hostname: String,
-    pub(super) sizes: Sizes,
-    pub(super) senders: Vec<String>,
-    pub(super) domains: Vec<RecipientDomain>,
-    pub(super) per_message: (usize, usize),
-    pub(super) headers: Vec<Header>,
+    pub(super) of: Ingredients,
     /// Running sums of the domains' weights.
     weights: Vec<f64>,
     pool: Vec<u8>,
@@ -141,36 +134,24 @@ pub(super) struct Ingredients {
 }
 
 impl Recipe {
-    pub(super) fn new(parts: Ingredients) -> Self {
+    pub(super) fn new(of: Ingredients) -> Self {
         let mut sum = 0.0;
-        let weights = parts.domains.iter().map(|domain| {
+        let weights = of.domains.iter().map(|domain| {
             sum += domain.weight.max(0.0);
             sum
         });
         let weights = weights.collect();
-        let (pool, lines) = pool(parts.seed, parts.dot_lines);
-        Self {
-            run: parts.run,
-            seed: parts.seed,
-            hostname: parts.hostname,
-            sizes: parts.sizes,
-            senders: parts.senders,
-            domains: parts.domains,
-            per_message: parts.per_message,
-            headers: parts.headers,
-            weights,
-            pool,
-            lines,
-        }
+        let (pool, lines) = pool(of.seed, of.dot_lines);
+        Self { of, weights, pool, lines }
     }
 
     /// Makes the envelope of message `number`, in place.
     pub(super) fn envelope(&self, number: u64, into: &mut Envelope) {
-        let mut rng = SmallRng::seed_from_u64(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        into.sender = if self.senders.len() == 1 { 0 } else { rng.random_range(0..self.senders.len()) };
-        into.size = self.sizes.draw(&mut rng);
+        let mut rng = SmallRng::seed_from_u64(self.of.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        into.sender = if self.of.senders.len() == 1 { 0 } else { rng.random_range(0..self.of.senders.len()) };
+        into.size = self.of.sizes.draw(&mut rng);
         into.start = rng.random_range(0..self.lines.len());
-        let (min, max) = self.per_message;
+        let (min, max) = self.of.per_message;
         let count = if min >= max { min.max(1) } else { rng.random_range(min.max(1)..=max) };
         into.recipients.resize_with(count, String::new);
         for at in 0..count {
@@ -184,9 +165,9 @@ impl Recipe {
         use std::fmt::Write as _;
         for attempt in 0_u32.. {
             let total = self.weights.last().copied().unwrap_or(0.0);
-            let at = if self.domains.len() == 1 { 0.0 } else { rng.random::<f64>() * total };
-            let index = self.weights.partition_point(|sum| *sum <= at).min(self.domains.len() - 1);
-            let domain = &self.domains[index];
+            let at = if self.of.domains.len() == 1 { 0.0 } else { rng.random::<f64>() * total };
+            let index = self.weights.partition_point(|sum| *sum <= at).min(self.of.domains.len() - 1);
+            let domain = &self.of.domains[index];
             let is_unknown = domain.unknown > 0.0 && rng.random_bool(domain.unknown.min(1.0));
             let user = rng.random_range(0..domain.users.max(1));
             into.clear();
@@ -204,13 +185,13 @@ impl Recipe {
 
     /// Writes the identity of message `number`, its `X-Load-Id`.
     pub(super) fn id(&self, number: u64, into: &mut Vec<u8>) {
-        let _ = write!(into, "{}-{number}", self.run);
+        let _ = write!(into, "{}-{number}", self.of.run);
     }
 
     /// Appends the content of message `number`, dots stuffed, with the terminator.
     pub(super) fn content(&self, number: u64, envelope: &Envelope, stamp: Stamp<'_>, out: &mut Vec<u8>) {
         let begin = out.len();
-        let sender = &self.senders[envelope.sender];
+        let sender = &self.of.senders[envelope.sender];
         out.extend_from_slice(b"X-Load-Id: ");
         self.id(number, out);
         // Writing to a Vec cannot fail.
@@ -223,9 +204,9 @@ impl Recipe {
         let _ = write!(
             out,
             "\r\nSubject: Load message {number} of run {}\r\nDate: {}\r\nMessage-ID: <{}.{number}@{}>\r\n",
-            self.run, stamp.date, self.run, self.hostname
+            self.of.run, stamp.date, self.of.run, self.of.hostname
         );
-        for header in header::of_message(&self.headers, self.seed, number) {
+        for header in header::of_message(&self.of.headers, self.of.seed, number) {
             let _ = write!(out, "{}: {}\r\n", header.name, header.value);
         }
         out.extend_from_slice(

@@ -327,6 +327,6 @@ impl Running {
         }
         let end = tally.last_answer.unwrap_or_else(Instant::now);
         let elapsed = end.saturating_duration_since(self.shared.began);
-        tally.outcome(&self.shared.recipe.run, elapsed)
+        tally.outcome(&self.shared.recipe.of.run, elapsed)
     }
 }

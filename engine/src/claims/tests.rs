@@ -211,26 +211,34 @@ fn what_a_shard_has_moved_to_itself_is_there_once() {
     assert_eq!(after(&thrice), [names(&[1, 2]), names(&[])]);
 }
 
-/// Two shards, the first with one message in a spool that has no segment to write into, and the hand-over of that message
-/// to the second, which has begun.
-async fn moving_without_room(config: &Arc<Config>, spools: [Spool; 2]) -> ([Rc<Shard>; 2], glommio::Task<bool>) {
-    let (channels, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(8)).unzip();
-    let mut number = 0..;
-    let shards = spools.map(|spool| shard(config, number.next().unwrap(), spool, &channels));
-    for (shard, inbox) in shards.iter().zip(inboxes) {
-        // Who is not loaded takes nothing over.
-        shard.loaded.set(true);
-        glommio::spawn_local(commit::run(Rc::clone(shard))).detach();
-        glommio::spawn_local(mesh::serve(Rc::clone(shard), inbox)).detach();
-    }
-    let mut key = None;
-    shards[0].spool.borrow().for_each_message(|found, _| key = Some(found));
-    let to = ([127, 0, 10, 1].into(), None);
-    let from = Rc::clone(&shards[0]);
-    let moving = glommio::spawn_local(async move { crate::rehome::hand_over(&from, key.unwrap(), None, to, 1).await });
-    glommio::timer::sleep(POLL * 20).await;
-    assert_eq!([0, 1].map(|n| open(&shards[n].spool.borrow())), [names(&[1]), names(&[])]);
-    (shards, moving)
+/// Of two shards the first has one message, which is to go to the other one, and a spool that has no segment to write that
+/// into; after a while `then` is done to it. Did the message go, and what has each shard in the end?
+fn moved_without_room(then: impl FnOnce(&Rc<Shard>) + 'static) -> (bool, [Vec<String>; 2]) {
+    let root = tempfile::tempdir().unwrap();
+    let config = two_shards(root.path());
+    let spools = [full_spool(&root.path().join("0")), spool(&root.path().join("1"))];
+    let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
+    executor.run(async move {
+        let (channels, inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(8)).unzip();
+        let mut number = 0..;
+        let shards = spools.map(|spool| shard(&config, number.next().unwrap(), spool, &channels));
+        for (shard, inbox) in shards.iter().zip(inboxes) {
+            // Who is not loaded takes nothing over.
+            shard.loaded.set(true);
+            glommio::spawn_local(commit::run(Rc::clone(shard))).detach();
+            glommio::spawn_local(mesh::serve(Rc::clone(shard), inbox)).detach();
+        }
+        let mut key = None;
+        shards[0].spool.borrow().for_each_message(|found, _| key = Some(found));
+        let (from, to) = (Rc::clone(&shards[0]), ([127, 0, 10, 1].into(), None));
+        let moving =
+            glommio::spawn_local(async move { crate::rehome::hand_over(&from, key.unwrap(), None, to, 1).await });
+        glommio::timer::sleep(POLL * 20).await;
+        let have = || [0, 1].map(|n| open(&shards[n].spool.borrow()));
+        assert_eq!(have(), [names(&[1]), names(&[])]);
+        then(&shards[0]);
+        (moving.await, have())
+    })
 }
 
 /// A spool with one message whose other segments are gone, so that nothing can be recorded in it.
@@ -263,31 +271,16 @@ fn two_shards(root: &Path) -> Arc<Config> {
 /// it.
 #[test]
 fn mail_does_not_go_while_that_could_not_be_recorded() {
-    let root = tempfile::tempdir().unwrap();
-    let config = two_shards(root.path());
-    let spools = [full_spool(&root.path().join("0")), spool(&root.path().join("1"))];
-    let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
-    executor.run(async move {
-        let (shards, moving) = moving_without_room(&config, spools).await;
-        // It waits for room, and gives up only when its shard stops.
-        shards[0].stopping.set(true);
-        assert!(!moving.await);
-        assert_eq!([0, 1].map(|n| open(&shards[n].spool.borrow())), [names(&[1]), names(&[])]);
-    });
+    // It waits for room, and gives up only when its shard stops.
+    assert_eq!(moved_without_room(|shard| shard.stopping.set(true)), (false, [names(&[1]), names(&[])]));
 }
 
 #[test]
 fn mail_goes_as_soon_as_that_can_be_recorded() {
-    let root = tempfile::tempdir().unwrap();
-    let config = two_shards(root.path());
-    let spools = [full_spool(&root.path().join("0")), spool(&root.path().join("1"))];
-    let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
-    executor.run(async move {
-        let (shards, moving) = moving_without_room(&config, spools).await;
-        glommio::spawn_local(crate::housekeeping::run(Rc::clone(&shards[0]))).detach();
-        assert!(moving.await);
-        assert_eq!([0, 1].map(|n| open(&shards[n].spool.borrow())), [names(&[]), names(&[1])]);
+    let gone = moved_without_room(|shard| {
+        glommio::spawn_local(crate::housekeeping::run(Rc::clone(shard))).detach();
     });
+    assert_eq!(gone, (true, [names(&[]), names(&[1])]));
 }
 
 #[test]
