@@ -42,6 +42,8 @@ pub mod sign;
 mod signal;
 pub mod smtp;
 mod submit;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod warmup;
 

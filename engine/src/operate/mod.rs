@@ -5,6 +5,8 @@
 
 mod explain;
 pub(crate) mod heard;
+#[cfg(test)]
+mod heard_tests;
 mod listing;
 mod order;
 mod select;
