@@ -12,8 +12,9 @@ use crate::{
     shard::Shard,
 };
 use futures_lite::FutureExt;
-use mailrail_queue::{LeaseId, egress, policy::Lease, time::Wall};
+use mailrail_queue::{JobId, LeaseId, egress, policy::Lease, time::Wall};
 use mailrail_spool::{MessageKey, SettleKind};
+use smallvec::SmallVec;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
@@ -80,9 +81,13 @@ async fn walk(shard: &Rc<Shard>) -> Duration {
                     let lease = queue.lease_id(address);
                     queue.place_stranded(clock::mono(), clock::wall(), key, lease);
                 }
-                // Another walk follows when what is being sent away now has gone.
-                Some(_) if !shard.sending_away.get() => away.push(key),
-                _ => {}
+                // Taken out at once: to choose counts, and must not be done again for what is on its way.
+                Some((address, owner)) => {
+                    let jobs = shard.queue.borrow_mut().take_stranded(key);
+                    operate::heard::set_off(shard, jobs.iter().map(|(job, _)| *job));
+                    away.push(Leaving { key, jobs, address, owner });
+                }
+                None => {}
             }
         }
         worked += clock::mono().since(began);
@@ -93,22 +98,30 @@ async fn walk(shard: &Rc<Shard>) -> Duration {
         shard.work.raise();
         glommio::executor().yield_now().await;
     }
-    if !away.is_empty() && !shard.sending_away.replace(true) {
+    if !away.is_empty() {
         glommio::spawn_local(send_away(Rc::clone(shard), away)).detach();
     }
     worked
 }
 
+/// Stranded jobs of a message, handed out, and whose they are to be.
+struct Leaving {
+    key: MessageKey,
+    /// Only these: other recipients of the message may be on their way to their hosts.
+    jobs: Vec<(JobId, SmallVec<[u16; 2]>)>,
+    address: IpAddr,
+    owner: u16,
+}
+
 /// Hands stranded messages over, many at a time: each waits for a sync of its new owner, which is the same one for all.
-/// *At most one task per shard.*
-async fn send_away(shard: Rc<Shard>, away: Vec<MessageKey>) {
+async fn send_away(shard: Rc<Shard>, away: Vec<Leaving>) {
     let (mut away, mut all_went) = (away.into_iter().peekable(), true);
     while away.peek().is_some() && !shard.stopping.get() {
         let (mut batch, mut octets) = (Vec::new(), 0);
         while batch.len() < AT_ONCE && octets < AT_ONCE_OCTETS {
-            let Some(key) = away.next() else { break };
-            octets += shard.spool.borrow().message(key).map_or(0, |view| view.pieces().map(<[u8]>::len).sum());
-            batch.push(glommio::spawn_local(send_stranded(Rc::clone(&shard), key)));
+            let Some(one) = away.next() else { break };
+            octets += shard.spool.borrow().message(one.key).map_or(0, |view| view.pieces().map(<[u8]>::len).sum());
+            batch.push(glommio::spawn_local(send_stranded(Rc::clone(&shard), one)));
         }
         for one in batch {
             all_went &= one.await;
@@ -116,22 +129,12 @@ async fn send_away(shard: Rc<Shard>, away: Vec<MessageKey>) {
     }
     if !all_went && !shard.stopping.get() {
         glommio::timer::sleep(NOT_TAKEN).await;
+        place_stranded(&shard);
     }
-    shard.sending_away.set(false);
-    place_stranded(&shard);
 }
 
 /// False: its new owner could not take it.
-async fn send_stranded(shard: Rc<Shard>, key: MessageKey) -> bool {
-    // Since it was found, its leased IP may be here again, or on a third shard.
-    let to = destination(&shard, &shard.policy(), key).filter(|(_, owner)| *owner != shard.number);
-    let Some((address, owner)) = to else { return true };
-    // Only these: other recipients of the message may be on their way to their hosts.
-    let jobs = shard.queue.borrow_mut().take_stranded(key);
-    if jobs.is_empty() {
-        return true;
-    }
-    operate::heard::set_off(&shard, jobs.iter().map(|(job, _)| *job));
+async fn send_stranded(shard: Rc<Shard>, Leaving { key, jobs, address, owner }: Leaving) -> bool {
     let recipients: Vec<u16> = jobs.iter().flat_map(|(_, numbers)| numbers.iter().copied()).collect();
     let went = hand_over(&shard, key, Some(&recipients), (address, None), owner).await;
     let mut queue = shard.queue.borrow_mut();

@@ -82,8 +82,6 @@ pub(crate) struct Shard {
     pub(crate) heard: Heard,
     /// Mail that other shards took and may not send yet.
     pub(crate) landing: Landing,
-    /// Stranded mail is being handed to other shards.
-    pub(crate) sending_away: Cell<bool>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stats: RefCell<ShardStatus>,
     ips: RefCell<FxHashMap<IpAddr, IpStatus>>,
@@ -186,7 +184,6 @@ impl Shard {
             rules: Rules::default(),
             heard: Heard::default(),
             landing: Landing::default(),
-            sending_away: Cell::default(),
             reports,
             stats: RefCell::default(),
             ips: RefCell::default(),

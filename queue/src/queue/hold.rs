@@ -94,7 +94,8 @@ impl<K: Copy + Ord> Queue<K> {
     pub fn pull(&mut self, now: Mono, job: JobId, picked: &[u16]) -> Option<JobId> {
         let entry = self.named(job)?;
         let place = entry.place;
-        if matches!(place, Place::InFlight { .. } | Place::Leaving { .. } | Place::Ending { .. } | Place::Loose) {
+        // What its time may not end, nobody else may.
+        if !place.may_expire() {
             return None;
         }
         let pairs = entry.recipients.iter(entry.domain);
