@@ -1,7 +1,7 @@
 //! Two shards as a crash in the middle of a move leaves them.
 
 use super::*;
-use crate::tests::two_shards::{Copy, append, full_spool, names, open, pair, spool, two_shards};
+use crate::tests::two_shards::{Copy, append, full_spool, names, only, open, pair, spool, two_shards};
 use mailrail_spool::{RealDisk, Spool};
 use std::path::Path;
 
@@ -118,11 +118,9 @@ fn moved_without_room(then: impl FnOnce(&Rc<Shard>) + 'static) -> (bool, [Vec<St
         let shards = pair(&config, spools);
         // Who is not loaded takes nothing over.
         shards.iter().for_each(|shard| shard.loaded.set(true));
-        let mut key = None;
-        shards[0].spool.borrow().for_each_message(|found, _| key = Some(found));
+        let key = only(&shards[0].spool.borrow());
         let (from, to) = (Rc::clone(&shards[0]), ([127, 0, 10, 1].into(), None));
-        let moving =
-            glommio::spawn_local(async move { crate::rehome::hand_over(&from, key.unwrap(), None, to, 1).await });
+        let moving = glommio::spawn_local(async move { crate::rehome::hand_over(&from, key, None, to, 1).await });
         glommio::timer::sleep(POLL * 20).await;
         let have = || [0, 1].map(|n| open(&shards[n].spool.borrow()));
         assert_eq!(have(), [names(&[1]), names(&[])]);

@@ -6,7 +6,7 @@ use crate::{
     link::orders::{Action, Ask, Errand, Filter, Order},
     rehome,
     shard::Shard,
-    tests::two_shards::{Copy, append, names, open, pair, spool, two_shards},
+    tests::two_shards::{Copy, append, names, only, open, pair, spool, two_shards},
 };
 use mailrail_queue::{JobId, New, Resolution, Target};
 use mailrail_spool::MessageKey;
@@ -29,9 +29,7 @@ fn look(shard: &Rc<Shard>, order: &Arc<Order>) -> oneshot::Receiver<bool> {
 
 /// The message of a shard, in its queue without a leased IP, and on its way to the other shard.
 fn leaving(shard: &Shard) -> (MessageKey, JobId) {
-    let mut key = None;
-    shard.spool.borrow().for_each_message(|found, _| key = Some(found));
-    let (key, now, wall) = (key.unwrap(), clock::mono(), clock::wall());
+    let (key, now, wall) = (only(&shard.spool.borrow()), clock::mono(), clock::wall());
     let one = Target { recipients: [0].into_iter().collect(), attempts: 0, next_try: None };
     let targets = [("one.test".to_owned(), one)];
     let mut queue = shard.queue.borrow_mut();

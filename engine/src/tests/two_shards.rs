@@ -15,7 +15,7 @@ use crate::{
     tls::certs::Trust,
 };
 use mailrail_queue::classify::Classifier;
-use mailrail_spool::{NewMessage, RealDisk, Spool};
+use mailrail_spool::{MessageKey, NewMessage, RealDisk, Spool};
 use std::{path::Path, rc::Rc, sync::Arc};
 use tokio::sync::mpsc;
 
@@ -99,6 +99,13 @@ pub(crate) fn pair(config: &Arc<Config>, spools: [Spool; 2]) -> [Rc<Shard>; 2] {
         glommio::spawn_local(mesh::serve(Rc::clone(shard), inbox)).detach();
     }
     shards
+}
+
+/// The one message of a spool.
+pub(crate) fn only(spool: &Spool) -> MessageKey {
+    let mut key = None;
+    spool.for_each_message(|found, _| key = Some(found));
+    key.unwrap()
 }
 
 /// Unsettled recipients of a spool.
