@@ -8,6 +8,7 @@ mod operator;
 mod plan;
 mod report;
 mod run;
+mod waits;
 
 use super::{Failure, Outcome, demo::world::World, stop::Stop};
 use crate::{server::Server, ui};
@@ -134,7 +135,7 @@ fn torture(args: &Args, directory: &Path, interrupted: &Stop) -> Result<Findings
         return Err(Failure::Operation(format!("torture: the load ended before its time: {:?}", offered.errors)));
     }
     let orders = operator.finish(Duration::from_secs(args.patience))?;
-    let queued = run::settle(args, &done.server, interrupted)?;
+    let waits = run::settle(args, &done.server, interrupted)?;
     done.server.stop()?;
     events.read(&log, true)?;
     let mut promises = promises.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +143,7 @@ fn torture(args: &Args, directory: &Path, interrupted: &Stop) -> Result<Findings
     let notices = notices.lock().unwrap_or_else(PoisonError::into_inner);
     let receivers = world.sink.ledger();
     let books =
-        Books { receivers: &receivers, events: &events, queued: &queued, notices: &notices, kills: &done.kills };
+        Books { receivers: &receivers, events: &events, queued: &waits.keys, notices: &notices, kills: &done.kills };
     let balance = books::balance(BufReader::new(File::open(directory.join("promises"))?), &books)?;
     let warming = plan::compare(&cold, &world.sink.named());
     let dkim = world.sink.stop().dkim.unwrap_or_default();
@@ -160,6 +161,7 @@ fn torture(args: &Args, directory: &Path, interrupted: &Stop) -> Result<Findings
         seconds: begun.elapsed().as_secs_f64(),
         cut_short: done.cut_short,
         balance,
+        waits: waits.causes,
         wrong: Vec::new(),
         ok: false,
     }

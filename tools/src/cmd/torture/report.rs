@@ -5,6 +5,7 @@ use super::{
     gauge::{Course, Unit},
     operator,
     plan::Warming,
+    waits::{self, Cause},
 };
 use crate::ui::{
     table::{Left, Right, Table, bad, figure, good, text, unless_zero},
@@ -22,6 +23,9 @@ pub(super) struct Findings {
     pub(super) rate: u32,
     #[serde(flatten)]
     pub(super) balance: Balance,
+    /// What waits when patience ends, by cause.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) waits: Vec<Cause>,
     /// Recipients behind whose final dot the connection was lost: promised to nobody.
     pub(super) in_doubt: u64,
     pub(super) warming: Vec<Warming>,
@@ -79,8 +83,10 @@ impl Findings {
     pub(super) fn text(&self) -> String {
         let (kills, seconds, seed) = (self.kills, self.seconds, self.seed);
         let mut out = format!("{kills} kills in {seconds:.0} s at {} messages/s, seed {seed}\n\n", self.rate);
-        for table in
-            [Some(self.outcomes()), Some(self.plans()), Some(self.changes()), self.gauges()].into_iter().flatten()
+        let waits = (!self.waits.is_empty()).then(|| waits::table(&self.waits, units::now_ms()));
+        for table in [Some(self.outcomes()), waits, Some(self.plans()), Some(self.changes()), self.gauges()]
+            .into_iter()
+            .flatten()
         {
             let _ = writeln!(out, "{table}\n");
         }

@@ -2,9 +2,10 @@
 
 use super::{
     Args,
-    books::{self, Kill, Promises},
+    books::{Kill, Promises},
     gauge::Sample,
     plan,
+    waits::Waits,
 };
 use crate::{
     cmd::{
@@ -17,7 +18,6 @@ use crate::{
 };
 use mailrail_bench::load::{Amount, Load, Pace, RecipientDomain, Running, Sizes};
 use std::{
-    collections::HashSet,
     io,
     net::SocketAddr,
     path::Path,
@@ -168,8 +168,8 @@ pub(super) fn soak(
     Ok(Done { server, kills, samples, cut_short })
 }
 
-/// Waits until nothing is queued, or patience ends; returns keys of the recipients that still are.
-pub(super) fn settle(args: &Args, server: &Server, interrupted: &Stop) -> Result<HashSet<u64>, Failure> {
+/// Waits until nothing is queued, or patience ends; returns what still is.
+pub(super) fn settle(args: &Args, server: &Server, interrupted: &Stop) -> Result<Waits, Failure> {
     let end = Instant::now() + Duration::from_secs(args.patience);
     let bar = progress(args, server.status()?.queued, "settling");
     let most = server.status()?.queued;
@@ -181,14 +181,14 @@ pub(super) fn settle(args: &Args, server: &Server, interrupted: &Stop) -> Result
         let is_empty = all_answered && status.queued == 0;
         if is_empty || Instant::now() > end || interrupted.is_asked() {
             bar.finish(format!("{} still queued", units::count(status.queued)));
-            return if is_empty { Ok(HashSet::new()) } else { queued(server) };
+            return if is_empty { Ok(Waits::default()) } else { queued(server) };
         }
         thread::sleep(LOOK);
     }
 }
 
-/// Keys of all that the server says is waiting.
-fn queued(server: &Server) -> Result<HashSet<u64>, Failure> {
+/// All that the server says is waiting.
+fn queued(server: &Server) -> Result<Waits, Failure> {
     let end = Instant::now() + LIST;
     let mut report = server.queue()?;
     // A busy machine may keep a shard from answering in time.
@@ -199,8 +199,7 @@ fn queued(server: &Server) -> Result<HashSet<u64>, Failure> {
         thread::sleep(LOOK);
         report = server.queue()?;
     }
-    let rows = report.rows.iter().filter_map(|row| Some((row.message.as_deref()?, &row.recipients)));
-    Ok(rows.flat_map(|(id, recipients)| recipients.iter().map(move |recipient| books::key(id, recipient))).collect())
+    Ok(Waits::new(&report.rows))
 }
 
 fn progress(args: &Args, total: u64, what: &'static str) -> Progress {
