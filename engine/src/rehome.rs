@@ -12,7 +12,7 @@ use crate::{
     shard::Shard,
 };
 use futures_lite::FutureExt;
-use mailrail_queue::{JobId, LeaseId, egress, policy::Lease, time::Wall};
+use mailrail_queue::{JobId, egress, policy::Lease, time::Wall};
 use mailrail_spool::{MessageKey, SettleKind};
 use smallvec::SmallVec;
 use std::{
@@ -36,15 +36,8 @@ pub(crate) const NOT_TAKEN: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// After a new snapshot: jobs of leases that are gone have none; [`place_stranded`] gives them another one.
-pub(crate) fn strand_lost(shard: &Rc<Shard>) {
-    let lost: Vec<LeaseId> = {
-        let mut queue = shard.queue.borrow_mut();
-        let used: BTreeSet<_> = queue.lanes().map(|lane| lane.lease).collect();
-        used.into_iter().filter(|address| !shard.owns(*address)).map(|address| queue.lease_id(address)).collect()
-    };
-    for lease in lost {
-        shard.queue.borrow_mut().strand(lease);
-    }
+pub(crate) fn strand_lost(shard: &Shard) {
+    shard.queue.borrow_mut().strand_lost(|address| shard.owns(address));
 }
 
 /// Jobs without a leased IP may be given one now, or belong elsewhere: [`run`] looks.

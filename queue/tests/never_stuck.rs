@@ -306,6 +306,20 @@ fn what_was_in_flight_when_its_lease_went_is_stranded_when_it_comes_back() {
 }
 
 #[test]
+fn a_lease_that_goes_before_its_mail_is_resolved_keeps_none_of_it() {
+    let mut host = Host::new();
+    let (gone, here) = (host.lease(1), host.lease(2));
+    let of_here = host.queue.lease_address(here).expect("a leased IP");
+    host.add(1, Some(gone), &["a.example"]);
+    host.add(2, Some(here), &["a.example"]);
+    host.queue.strand_lost(|address| address == of_here);
+    host.resolve("a.example", "mx", 9 * DAY);
+    assert_eq!(host.queue.stranded_keys(), [1]);
+    host.work();
+    assert_eq!(host.connects.len(), 1, "the other one's goes");
+}
+
+#[test]
 fn a_message_with_a_job_in_flight_is_not_offered_to_another_shard() {
     let mut host = Host::new();
     let lease = host.lease(1);

@@ -79,8 +79,10 @@ async fn connection(shard: &Rc<Shard>, lane: LaneId) -> bool {
     let Some(info) = shard.queue.borrow().lane(lane) else { return false };
     let site = shard.sites.borrow().get(&info.site).cloned();
     let (Some(site), Some(helo)) = (site, shard.helo_of(info.lease)) else {
-        // The lease has just gone: its mail is being given another one.
+        // The lease has just gone: its mail is being given another one. Whatever came to it since must be, too.
         shard.queue.borrow_mut().connect_failed(clock::mono(), lane);
+        rehome::strand_lost(shard);
+        rehome::place_stranded(shard);
         return false;
     };
     let terms = shard.terms_of(&site);

@@ -6,6 +6,7 @@ use crate::{
     lane::LeaseId,
     time::{Mono, Wall},
 };
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 use std::{collections::BTreeSet, net::IpAddr, ops::Bound};
 
@@ -50,21 +51,42 @@ impl<K: Copy + Ord> Queue<K> {
         self.put(id, Place::Stranded { site });
     }
 
+    /// Takes their leased IPs from all jobs whose lease is not one of those that are `here`, as [`Self::strand`] does. That
+    /// includes leases without a lane: what is not resolved yet has none.
+    pub fn strand_lost(&mut self, here: impl Fn(IpAddr) -> bool) {
+        let mut lost = FxHashSet::default();
+        for (index, lease) in self.leases.iter_mut().enumerate() {
+            if lease.of.is_none() && !lease.gone && !here(lease.address) {
+                lease.gone = true;
+                lost.insert(LeaseId::at(index));
+            }
+        }
+        if !lost.is_empty() {
+            self.strand_all(|lease| lost.contains(&lease));
+        }
+    }
+
     /// Takes the leased IP from all its jobs that are not in flight: they wait for [`Self::assign`]. What is in flight, or
     /// not resolved yet, joins them when it is back or resolved.
     pub fn strand(&mut self, lease: LeaseId) {
-        if let Some(lease) = self.leases.get_mut(lease.index()) {
-            lease.gone = true;
+        if let Some(entry) = self.leases.get_mut(lease.index()) {
+            entry.gone = true;
         }
-        let of_lease = |job: &Job<K>| match job.place {
+        self.strand_all(|of| of == lease);
+    }
+
+    fn strand_all(&mut self, is_lost: impl Fn(LeaseId) -> bool) {
+        let stranded = |job: &Job<K>| match job.place {
             Place::Ready { lane } | Place::Deferred { lane } | Place::Waiting { lane } | Place::Held { lane } => {
-                let lane = self.lanes.get(lane).filter(|lane| self.whole(lane.lease) == lease)?;
+                let lane = self.lanes.get(lane).filter(|lane| is_lost(self.whole(lane.lease)))?;
                 Some(Place::Stranded { site: lane.site })
             }
-            Place::Unresolved { lease: Some(of) } if of == lease => Some(Place::Unresolved { lease: None }),
+            Place::Unresolved { lease: Some(lease) } if is_lost(self.whole(lease)) => {
+                Some(Place::Unresolved { lease: None })
+            }
             _ => None,
         };
-        let jobs: Vec<_> = self.jobs.iter().filter_map(|(id, job)| Some((id, of_lease(job)?))).collect();
+        let jobs: Vec<_> = self.jobs.iter().filter_map(|(id, job)| Some((id, stranded(job)?))).collect();
         for (id, place) in jobs {
             self.unpay(id);
             self.put(id, place);

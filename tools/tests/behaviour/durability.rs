@@ -112,6 +112,26 @@ fn mail_of_a_lease_that_is_taken_away_goes_by_another() {
     assert_eq!(world.sinks[1].recipients(), 10, "each once, though some moved to another shard");
 }
 
+/// Nothing of the lease's was in a lane of it yet: each was still to learn where it goes.
+#[test]
+fn mail_whose_lease_moves_before_its_domain_is_resolved_goes_by_the_new_owner() {
+    let mut world = World::new(vec![Model::named("accept")], |zone| {
+        let late = std::time::Duration::from_secs(3);
+        zone.mx("one.test", 10, "mx.one.test").delay("one.test", late).a("mx.one.test", host(0))
+    })
+    .started();
+    let second = "[[ip]]\naddress = \"127.0.10.2\"\nhelo = \"out2.sender.test\"\npool = \"main\"\nshard = 1\n";
+    let only = FLEET.replace(second, "");
+    world.apply(&only);
+    for n in 0..4 {
+        world.submit(&[&format!("b{n}@one.test")], MESSAGE);
+    }
+    world.apply(&only.replace("shard = 0", "shard = 1"));
+    world.deliveries(0, 4);
+    world.drained();
+    assert_eq!(world.sinks[0].recipients(), 4, "each once");
+}
+
 /// A sync at the new owner does for many messages: one each, and a long queue would be on its way for hours.
 #[test]
 fn the_mail_of_a_lease_that_moves_to_another_shard_shares_syncs_there() {
