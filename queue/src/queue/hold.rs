@@ -4,7 +4,7 @@
 
 use super::Queue;
 use crate::{
-    job::{Job, JobId, Place, Recipients},
+    job::{ASKED, Job, JobId, Place, Recipients},
     lane::LaneId,
     list::NONE,
     time::Mono,
@@ -139,6 +139,8 @@ impl<K: Copy + Ord> Queue<K> {
         let mut copied = None;
         if let Some(job) = self.jobs.get_mut(slot) {
             (job.recipients, job.domain) = (rest, rest_own);
+            // At the end of those that wait for a plan, where none was asked about.
+            job.flags &= !ASKED;
             copied = Some((job.key, job.expires, job.attempts, job.due, job.flags));
         }
         match place {

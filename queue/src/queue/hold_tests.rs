@@ -7,6 +7,7 @@ use crate::{
     lane::{LaneId, LeaseId},
     retry::RetrySchedule,
     time::{Mono, Wall},
+    warmup::{day::DayStart, ledger::Ledger, plan::Plan},
 };
 use proptest::prelude::*;
 use std::{collections::BTreeMap, time::Duration};
@@ -61,7 +62,7 @@ impl World {
     }
 
     fn wall(&self) -> Wall {
-        Wall(1_000_000 + self.now.0 / 1_000_000)
+        Wall(1_700_000_000_000 + self.now.0 / 1_000_000)
     }
 
     /// Answers questions: two domains a site.
@@ -287,4 +288,48 @@ fn what_leaves_for_another_shard_is_not_ended_here_unless_it_stays() {
     world.queue.drop_job(gone);
     world.queue.stay(stays);
     assert_eq!(world.queue.poll(world.now, world.wall()), Some(Work::Expired { job: stays }));
+}
+
+/// Behind one that was asked about, all were: those behind it must not lose their turn to what an order left of another one.
+#[test]
+fn what_waits_for_a_plan_is_asked_about_though_an_order_took_a_part_of_what_came_before() {
+    let mut world = World::new();
+    let lease = world.leases[0];
+    world.queue.expect_ledger(lease, Duration::from_secs(10));
+    let plan = Plan::table(&[5]).unwrap();
+    let ledger = Ledger::lease([192, 0, 2, 1].into(), plan, false, DayStart::default(), world.now, world.wall());
+    world.queue.set_ledger(world.now, world.wall(), lease, ledger);
+    let asked = |world: &mut World, seconds| {
+        world.now = world.now.plus(Duration::from_secs(seconds));
+        let notes: Vec<_> = world.queue.notes().collect();
+        notes.iter().for_each(|(lease, _, note)| world.queue.confirm(world.now, world.wall(), *lease, note));
+        let mut keys = Vec::new();
+        for _ in 0..100 {
+            match world.queue.poll(world.now, world.wall()) {
+                Some(Work::Overflow { job }) => keys.extend(world.queue.job(job).map(|(key, ..)| key)),
+                Some(Work::Connect { lane }) => {
+                    world.queue.connection_opened(lane);
+                    world.queue.connection_ready(lane);
+                    world.queue.connection_closed(lane, false);
+                }
+                Some(other) => panic!("{other:?}"),
+                None => break,
+            }
+        }
+        keys
+    };
+    // Every second one is the other leased IP's. The first takes all that the plan has.
+    for (domains, seconds) in [(vec![0; 5], 1), (vec![1], 1), (vec![0, 0, 0], 1), (vec![1], 3), (vec![0], 1)] {
+        world.step(&Step::Add(domains));
+        while let Some(name) = world.queue.ask() {
+            let site = Resolution::Site { key: "mx".into(), ttl: DAY };
+            world.queue.resolved(world.now, world.wall(), &name, site);
+        }
+        assert_eq!(asked(&mut world, seconds), []);
+    }
+    assert_eq!(asked(&mut world, 6), [2], "it has waited for ten seconds");
+    let (job, ..) = world.jobs().into_iter().find(|(_, key, ..)| *key == 2).unwrap();
+    let part = world.queue.pull(world.now, job, &[1]).unwrap();
+    world.queue.drop_job(part);
+    assert!(asked(&mut world, 4).contains(&4), "so has this one, by now");
 }
