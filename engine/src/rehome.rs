@@ -290,3 +290,6 @@ async fn give_up(shard: &Rc<Shard>, owner: u16, chunks: &[mailrail_spool::ChunkR
     shard.note_error(&format!("a message could not be moved to shard {owner}: {full}"));
     mesh::discard(shard, owner, chunks).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Where stranded mail goes is decided once, for the decision counts.
+
+use super::walk;
+use crate::{
+    clock,
+    link::Snapshot,
+    mesh::{self, Request},
+    shard::Shard,
+    tests::two_shards::{Copy, append, only, pair, spool, two_shards},
+};
+use mailrail_queue::{
+    Left, New, Resolution, Target,
+    policy::{Lease, LeaseIndex, Policy, Pool, PoolKind, SHARED_POOL, Warmup},
+    warmup::{day::DayStart, plan::Plan},
+};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn ip(n: u8) -> IpAddr {
+    [127, 0, 10, n].into()
+}
+
+/// All leased IPs are the second shard's: one that warms up, and a shared one.
+fn snapshot() -> Snapshot {
+    let warmup = Warmup {
+        leasing: 1,
+        leased: clock::wall(),
+        warm: false,
+        plan: Plan::table(&[10]).unwrap(),
+        spread: Duration::ZERO,
+        starts: DayStart::default(),
+        set: None,
+        held: false,
+    };
+    let lease =
+        |n, pool, warmup| Lease { address: ip(n), helo: "mta.test".into(), pool, shard: 1, warmup, draining: false };
+    let pool =
+        |name: &str, kind, lease| Pool { name: name.into(), leases: vec![LeaseIndex(lease)], kind, ..Pool::default() };
+    let policy = Policy {
+        version: 1,
+        pools: vec![pool("cold", PoolKind::Dedicated, 0), pool(SHARED_POOL, PoolKind::Shared, 1)],
+        leases: vec![lease(1, 0, Some(Arc::new(warmup))), lease(2, 1, None)],
+        default_pool: Some(0),
+        ..Policy::default()
+    };
+    Snapshot { policy: Arc::new(policy), keys: Arc::default(), credentials: Arc::default() }
+}
+
+/// The message of a shard, in its queue without a leased IP.
+fn stranded(shard: &Shard) {
+    let (key, now, wall) = (only(&shard.spool.borrow()), clock::mono(), clock::wall());
+    let one = Target { recipients: [0].into_iter().collect(), attempts: 0, next_try: None };
+    let targets = [("one.test".to_owned(), one)];
+    let mut queue = shard.queue.borrow_mut();
+    queue.add(now, wall, New { key, lease: None, accepted: wall, expires: wall.plus(DAY), targets: &targets });
+    while let Some(name) = queue.ask() {
+        queue.resolved(now, wall, &name, Resolution::Site { key: "mx.one.test".into(), ttl: DAY });
+    }
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        glommio::timer::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn what_is_on_its_way_is_not_decided_again() {
+    let root = tempfile::tempdir().unwrap();
+    let config = two_shards(root.path());
+    let mut spools = [0, 1].map(|n| spool(&root.path().join(n.to_string())));
+    append(&mut spools[0], &Copy { shard: 0, recipients: &[1], moved: false });
+    let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
+    executor.run(async move {
+        let shards = pair(&config, spools);
+        let [here, there] = &shards;
+        // The other one takes nothing before it is loaded.
+        here.loaded.set(true);
+        shards.iter().for_each(|shard: &Rc<Shard>| shard.set_policy(snapshot()));
+        let left = vec![(ip(1), Left::Warming(0))];
+        mesh::ask(there, 0, Request::Assigned { by: 1, counts: Vec::new(), left }).await.unwrap();
+        // Answered after that was heard.
+        let _ = mesh::ask_ledger(there, 0, (ip(1), "".into()), 1).await;
+        stranded(here);
+        let overflowed = || here.mesh.overflowed().iter().map(|of| of.recipients).sum::<u64>();
+        walk(here).await;
+        assert_eq!((overflowed(), here.queue.borrow().stranded()), (1, 0), "by the shared pool");
+        walk(here).await;
+        assert_eq!(overflowed(), 1);
+        there.loaded.set(true);
+        eventually("it is in the queue of its new owner", || there.queue.borrow().len() == 1).await;
+        assert_eq!((here.queue.borrow().len(), overflowed()), (0, 1));
+    });
+}
