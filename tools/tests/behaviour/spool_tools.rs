@@ -10,7 +10,7 @@ fn world() -> World {
     let later = Failure { at: Stage::Mail, ratio: 1.0, reply: "451 4.3.0 later".into() };
     let busy = Model { failures: vec![later], ..Model::named("busy") };
     let mut world = World::new(vec![busy, Model::named("accept")], |zone| {
-        let zone = zone.mx("one.test", 10, "mx.one.test").a("mx.one.test", host(0));
+        let zone = zone.mx("one.test", 10, "mx.one.test").a("mx.one.test", host(0)).mx("two.test", 10, "mx.one.test");
         zone.mx("sender.test", 10, "mx.sender.test").a("mx.sender.test", host(1))
     });
     world.configure(&[
@@ -89,6 +89,35 @@ fn after_a_kill_an_export_has_all_that_was_answered_250() {
     assert_eq!(again.status.code(), Some(2), "nothing is written over");
     world.start();
     assert_eq!(world.json(&["status", "--json"])["queued"], 30, "looking changed nothing");
+}
+
+/// Its parts are in both spools, under one id.
+#[test]
+fn of_a_message_that_moved_in_part_both_parts_are_exported() {
+    let mut world = world();
+    let other =
+        "[[pool]]\nname = \"other\"\n[[ip]]\naddress = \"127.0.10.3\"\nhelo = \"out3.sender.test\"\npool = \"other\"\n";
+    let second = "[[ip]]\naddress = \"127.0.10.2\"\nhelo = \"out2.sender.test\"\npool = \"main\"\nshard = 1\n";
+    world.apply(&format!("default_pool = \"main\"\n{}{other}shard = 1\n", FLEET.replace(second, "")));
+    let id = world.submit(&["b@one.test", "b@two.test"], MESSAGE);
+    let order = world.cli(&["queue", "reroute", "--domain", "one.test", "--to", "other", "--yes"]);
+    assert!(order.status.success(), "{}", String::from_utf8_lossy(&order.stderr));
+    world.stop();
+    let (counts, code) = report(&world, &["spool", "export", "mail", "--json"]);
+    assert_eq!((&counts["messages"], code), (&2.into(), Some(0)), "{counts}");
+    let recipients = |name: &str| -> Value {
+        serde_json::from_slice::<Value>(&fs::read(world.path("mail").join(name)).unwrap()).unwrap()["states"].take()
+    };
+    let queued: BTreeSet<_> = [format!("{id}.json"), format!("{id}.2.json")]
+        .iter()
+        .flat_map(|name| recipients(name).as_array().unwrap().clone())
+        .filter(|state| state["state"] == "queued")
+        .map(|state| state["recipient"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(queued, ["b@one.test", "b@two.test"].map(str::to_owned).into());
+    for name in [format!("{id}.eml"), format!("{id}.2.eml")] {
+        assert!(fs::read_to_string(world.path("mail").join(name)).unwrap().ends_with("Hello.\r\n"));
+    }
 }
 
 #[test]

@@ -20,8 +20,10 @@ use std::{
 
 /// Write each queued message as ID.eml, with its envelope as ID.json
 ///
-/// Changes nothing in the spool. Files without a head may hold mail or what is left of it: that goes to DIR/unsure. A message of which damage has cost a piece is written as ID.partial.eml; then, or if
-/// anything else is damaged, it ends with 1.
+/// Changes nothing in the spool. Files without a head may hold mail or what is left of it: that goes to DIR/unsure. A message
+/// of which damage has cost a piece is written as ID.partial.eml; then, or if anything else is damaged, it ends with 1. A
+/// message that moved to another leased IP in part is two: ID.eml and ID.2.eml, each with its recipients in its envelope. One
+/// that is queued in both was just moving when the server was killed: it is to get the message once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to write; a directory that is empty or not there
@@ -36,6 +38,10 @@ pub(super) struct Args {
     #[command(flatten)]
     place: Where,
 }
+
+/// Endings of the content.
+const WHOLE: &str = ".eml";
+const PARTIAL: &str = ".partial.eml";
 
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -143,12 +149,13 @@ fn write(kept: &Kept<'_>, shard: u16, to: &Path) -> io::Result<bool> {
     let hex = || view.id.iter().map(|byte| format!("{byte:02x}")).collect();
     let id: String = kept::id_of(view.id).unwrap_or_else(hex);
     let whole = view.is_whole();
-    let mut content = create(&to.join(format!("{id}{}", if whole { ".eml" } else { ".partial.eml" })))?;
+    let name = free_name(to, id)?;
+    let mut content = create(&to.join(format!("{name}{}", if whole { WHOLE } else { PARTIAL })))?;
     for piece in view.pieces() {
         content.write_all(piece)?;
     }
     content.flush()?;
-    let mut file = create(&to.join(format!("{id}.json")))?;
+    let mut file = create(&to.join(format!("{name}.json")))?;
     match &envelope {
         Some(envelope) => serde_json::to_writer_pretty(&mut file, &described(kept, shard, whole, envelope))?,
         None => serde_json::to_writer_pretty(&mut file, &serde_json::json!({ "envelope": "cannot be read" }))?,
@@ -156,6 +163,19 @@ fn write(kept: &Kept<'_>, shard: u16, to: &Path) -> io::Result<bool> {
     file.write_all(b"\n")?;
     file.flush()?;
     Ok(whole)
+}
+
+/// The id, or that with a number: what moved to another leased IP in part is twice in the spools.
+fn free_name(to: &Path, id: String) -> io::Result<String> {
+    let is_taken = |name: &str| -> io::Result<bool> {
+        Ok(to.join(format!("{name}{WHOLE}")).try_exists()? || to.join(format!("{name}{PARTIAL}")).try_exists()?)
+    };
+    let (mut name, mut number) = (id.clone(), 1_u32);
+    while is_taken(&name)? {
+        number += 1;
+        name = format!("{id}.{number}");
+    }
+    Ok(name)
 }
 
 /// Never over another file.
