@@ -23,7 +23,7 @@ use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// Before what was in flight is looked at again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long a job waits that could not be moved or bounced.
+/// How long a job waits whose end could not be recorded.
 const NO_ROOM: Duration = Duration::from_secs(5);
 
 /// Carries an order out, and tells.
@@ -173,7 +173,7 @@ async fn move_one(shard: &Rc<Shard>, order: &Order, job: JobId, picked: &[u16]) 
     if moved {
         queue.drop_job(part);
     } else {
-        queue.put_back(clock::mono(), part, NO_ROOM);
+        queue.put_back(clock::mono(), part, rehome::NOT_TAKEN);
     }
     Some(moved)
 }
