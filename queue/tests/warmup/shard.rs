@@ -61,15 +61,16 @@ impl Shard {
         lease.warmup.as_deref()
     }
 
+    /// Is this leased IP one of this shard's?
+    pub(crate) fn owns(&self, ip: IpAddr) -> bool {
+        self.policy.leases.iter().any(|lease| lease.address == ip && lease.shard == self.number)
+    }
+
     /// Takes a snapshot, in the order in which the engine does.
     pub(crate) fn take(&mut self, now: Mono, wall: Wall, policy: &Arc<Policy>) {
         self.policy = Arc::clone(policy);
         let mine = |ip: IpAddr| policy.leases.iter().any(|lease| lease.address == ip && lease.shard == self.number);
-        let lost: Vec<IpAddr> = self.queue.lanes().map(|lane| lane.lease).filter(|ip| !mine(*ip)).collect();
-        for ip in lost {
-            let lease = self.queue.lease_id(ip);
-            self.queue.strand(lease);
-        }
+        self.queue.strand_lost(mine);
         let gone = |(ip, own): (&IpAddr, &Own)| {
             self.warmup(*ip).is_none_or(|warmup| warmup.leasing != own.leasing).then_some(*ip)
         };

@@ -349,7 +349,10 @@ impl World {
             for n in 0..self.shards.len() {
                 self.gather(n);
                 let (now, wall) = (self.now(), self.wall());
-                self.shards[n].resolve(now, wall);
+                // The DNS may take its time: until then nothing is in a lane.
+                if self.healthy || self.draw(2) > 0 {
+                    self.shards[n].resolve(now, wall);
+                }
                 self.place_stranded(n);
                 self.poll(n);
                 self.shards[n].note();
@@ -448,6 +451,8 @@ impl World {
 
     fn connect(&mut self, shard: usize, lane: LaneId) {
         let (now, wall) = (self.now(), self.wall());
+        let lease = self.shards[shard].queue.lane(lane).unwrap().lease;
+        assert!(self.shards[shard].owns(lease), "{lease} is not the shard's, and has mail there");
         let queue = &mut self.shards[shard].queue;
         queue.connection_opened(lane);
         if !self.healthy && next(&mut self.random).is_multiple_of(6) {
