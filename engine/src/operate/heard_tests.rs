@@ -6,14 +6,12 @@ use crate::{
     link::orders::{Action, Ask, Errand, Filter, Order},
     rehome,
     shard::Shard,
-    tests::two_shards::{Copy, append, names, only, open, pair, spool, two_shards},
+    tests::two_shards::{Copy, append, names, open, pair, spool, stranded, two_shards},
 };
-use mailrail_queue::{JobId, New, Resolution, Target};
+use mailrail_queue::JobId;
 use mailrail_spool::MessageKey;
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn cancel() -> Arc<Order> {
     let (filter, reason, who, pool) = (Filter::default(), String::new(), String::new(), None);
@@ -29,16 +27,8 @@ fn look(shard: &Rc<Shard>, order: &Arc<Order>) -> oneshot::Receiver<bool> {
 
 /// The message of a shard, in its queue without a leased IP, and on its way to the other shard.
 fn leaving(shard: &Shard) -> (MessageKey, JobId) {
-    let (key, now, wall) = (only(&shard.spool.borrow()), clock::mono(), clock::wall());
-    let one = Target { recipients: [0].into_iter().collect(), attempts: 0, next_try: None };
-    let targets = [("one.test".to_owned(), one)];
-    let mut queue = shard.queue.borrow_mut();
-    queue.add(now, wall, New { key, lease: None, accepted: wall, expires: wall.plus(DAY), targets: &targets });
-    while let Some(name) = queue.ask() {
-        queue.resolved(now, wall, &name, Resolution::Site { key: "mx.one.test".into(), ttl: DAY });
-    }
-    let jobs = queue.take_stranded(key);
-    drop(queue);
+    let key = stranded(shard);
+    let jobs = shard.queue.borrow_mut().take_stranded(key);
     let [(job, _)] = jobs.as_slice() else { panic!("{jobs:?}") };
     set_off(shard, [*job]);
     (key, *job)

@@ -5,17 +5,14 @@ use crate::{
     clock,
     link::Snapshot,
     mesh::{self, Request},
-    shard::Shard,
-    tests::two_shards::{Copy, append, only, pair, spool, two_shards},
+    tests::two_shards::{Copy, append, pair, spool, stranded, two_shards},
 };
 use mailrail_queue::{
-    Left, New, Resolution, Target,
+    Left,
     policy::{Lease, LeaseIndex, Policy, Pool, PoolKind, SHARED_POOL, Warmup},
     warmup::{day::DayStart, plan::Plan},
 };
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 fn ip(n: u8) -> IpAddr {
     [127, 0, 10, n].into()
@@ -47,18 +44,6 @@ fn snapshot() -> Snapshot {
     Snapshot { policy: Arc::new(policy), keys: Arc::default(), credentials: Arc::default() }
 }
 
-/// The message of a shard, in its queue without a leased IP.
-fn stranded(shard: &Shard) {
-    let (key, now, wall) = (only(&shard.spool.borrow()), clock::mono(), clock::wall());
-    let one = Target { recipients: [0].into_iter().collect(), attempts: 0, next_try: None };
-    let targets = [("one.test".to_owned(), one)];
-    let mut queue = shard.queue.borrow_mut();
-    queue.add(now, wall, New { key, lease: None, accepted: wall, expires: wall.plus(DAY), targets: &targets });
-    while let Some(name) = queue.ask() {
-        queue.resolved(now, wall, &name, Resolution::Site { key: "mx.one.test".into(), ttl: DAY });
-    }
-}
-
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if holds() {
@@ -81,7 +66,7 @@ fn what_is_on_its_way_is_not_decided_again() {
         let [here, there] = &shards;
         // The other one takes nothing before it is loaded.
         here.loaded.set(true);
-        shards.iter().for_each(|shard: &Rc<Shard>| shard.set_policy(snapshot()));
+        shards.iter().for_each(|shard| shard.set_policy(snapshot()));
         let left = vec![(ip(1), Left::Warming(0))];
         mesh::ask(there, 0, Request::Assigned { by: 1, counts: Vec::new(), left }).await.unwrap();
         // Answered after that was heard.

@@ -1,7 +1,7 @@
 //! Two shards on one thread, each with a real spool, for tests.
 
 use crate::{
-    commit,
+    clock, commit,
     config::Config,
     limits::Limits,
     memory::{Ceiling, Memory},
@@ -14,10 +14,12 @@ use crate::{
     smtp::envelope::Notify,
     tls::certs::Trust,
 };
-use mailrail_queue::classify::Classifier;
+use mailrail_queue::{New, Resolution, Target, classify::Classifier};
 use mailrail_spool::{MessageKey, NewMessage, RealDisk, Spool};
-use std::{path::Path, rc::Rc, sync::Arc};
+use std::{path::Path, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A message in the spool of a shard: the numbers of its recipients, and whether it was moved there.
 pub(crate) struct Copy {
@@ -106,6 +108,19 @@ pub(crate) fn only(spool: &Spool) -> MessageKey {
     let mut key = None;
     spool.for_each_message(|found, _| key = Some(found));
     key.unwrap()
+}
+
+/// The message of a shard, in its queue without a leased IP.
+pub(crate) fn stranded(shard: &Shard) -> MessageKey {
+    let (key, now, wall) = (only(&shard.spool.borrow()), clock::mono(), clock::wall());
+    let one = Target { recipients: [0].into_iter().collect(), attempts: 0, next_try: None };
+    let targets = [("one.test".to_owned(), one)];
+    let mut queue = shard.queue.borrow_mut();
+    queue.add(now, wall, New { key, lease: None, accepted: wall, expires: wall.plus(DAY), targets: &targets });
+    while let Some(name) = queue.ask() {
+        queue.resolved(now, wall, &name, Resolution::Site { key: "mx.one.test".into(), ttl: DAY });
+    }
+    key
 }
 
 /// Unsettled recipients of a spool.
