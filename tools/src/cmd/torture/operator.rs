@@ -141,16 +141,23 @@ impl Operator {
         let suspensions: Suspensions = work.insist(patience, |client| client.get("/mailrail/v1/queue/suspensions"))?;
         let in_force: BTreeSet<u64> = suspensions.suspensions.iter().map(|rule| rule.id).collect();
         for id in &in_force {
-            let _: Value = work.client.delete(&format!("/mailrail/v1/queue/suspensions/{id}"))?;
+            work.insist(patience, |client| {
+                match client.delete::<Value>(&format!("/mailrail/v1/queue/suspensions/{id}")) {
+                    // An answer that came too late may have been about this one.
+                    Err(ClientError::Refused { status, .. }) if status == 404 => Ok(()),
+                    answer => answer.map(drop),
+                }
+            })?;
         }
         for name in work.fleet.providers.clone() {
             work.insist(patience, |client| {
                 client.post::<ProviderDone>(&format!("/mailrail/v1/providers/{name}/lift"), &Lift::default())
             })?;
         }
-        work.apply(false)?;
+        let toml = work.fleet.text(|| None);
+        work.insist(patience, |client| put_fleet(client, &toml))?;
         work.findings.unfinished = work.carried_out(patience)?;
-        work.findings.forgotten = work.truth.forgotten(&in_force, &work.audited()?);
+        work.findings.forgotten = work.truth.forgotten(&in_force, &work.audited(patience)?);
         Ok(work.findings)
     }
 }
@@ -171,7 +178,7 @@ impl Work {
             12..15 => ("reroute", self.order(Action::Reroute)),
             15 => ("bounce", self.order(Action::Bounce)),
             16 => ("cancel", self.order(Action::Cancel)),
-            17..19 => ("move to another shard", self.apply(true)),
+            17..19 => ("move to another shard", self.move_shards()),
             19 => ("move to another pool", self.move_pool()),
             20 => ("drain or release", self.release()),
             21..23 => ("hold a provider", self.provider()),
@@ -254,13 +261,11 @@ impl Work {
     }
 
     /// The fleet file again, whatever was changed besides it; with leased IPs on other shards.
-    fn apply(&mut self, moved: bool) -> Result<(), ClientError> {
+    fn move_shards(&mut self) -> Result<(), ClientError> {
         let (mut chance, shards) = (self.chance, u64::from(self.shards));
-        let toml = self.fleet.text(|| moved.then(|| (next(&mut chance) % shards) as u16));
+        let toml = self.fleet.text(|| Some((next(&mut chance) % shards) as u16));
         self.chance = chance;
-        let request = FleetRequest { toml, file: Some("fleet.toml".into()), directory: None };
-        let _: ApplyReport = self.client.put("/mailrail/v1/fleet", &request)?;
-        Ok(())
+        put_fleet(&self.client, &toml)
     }
 
     fn move_pool(&mut self) -> Result<(), ClientError> {
@@ -321,7 +326,7 @@ impl Work {
     fn carried_out(&self, patience: Duration) -> Result<u64, ClientError> {
         let end = Instant::now() + patience;
         loop {
-            let known: Orders = self.client.get("/mailrail/v1/queue/orders")?;
+            let known: Orders = self.insist(patience, |client| client.get("/mailrail/v1/queue/orders"))?;
             let open = known.orders.iter().filter(|order| !order.finished).count() as u64;
             if open == 0 || Instant::now() > end {
                 return Ok(open);
@@ -331,15 +336,21 @@ impl Work {
     }
 
     /// The orders that the audit has.
-    fn audited(&self) -> Result<BTreeSet<u64>, ClientError> {
+    fn audited(&self, patience: Duration) -> Result<BTreeSet<u64>, ClientError> {
         let (mut found, mut before) = (BTreeSet::new(), String::new());
         loop {
-            let page: AuditPage = self.client.get(&format!("/mailrail/v1/audit?kind=order&limit=1000{before}"))?;
+            let path = format!("/mailrail/v1/audit?kind=order&limit=1000{before}");
+            let page: AuditPage = self.insist(patience, |client| client.get(&path))?;
             found.extend(page.entries.iter().filter_map(|row| row.name.parse::<u64>().ok()));
             let Some(next) = page.next else { return Ok(found) };
             before = format!("&before={next}");
         }
     }
+}
+
+fn put_fleet(client: &Client, toml: &str) -> Result<(), ClientError> {
+    let request = FleetRequest { toml: toml.to_owned(), file: Some("fleet.toml".into()), directory: None };
+    client.put::<ApplyReport>("/mailrail/v1/fleet", &request).map(drop)
 }
 
 #[cfg(test)]
