@@ -1,6 +1,9 @@
 //! The real server as a process of its own, so that its CPU time is its own: for demo and comparisons.
 
-use crate::{client::Client, cmd::Failure};
+use crate::{
+    client::{Client, ClientError},
+    cmd::Failure,
+};
 use mailrail_engine::control::api::types::{ApplyReport, FleetRequest, StatusReport};
 use std::{
     fs,
@@ -97,8 +100,7 @@ impl Server {
     }
 
     pub(crate) fn apply(&self, toml: String) -> Result<ApplyReport, Failure> {
-        let request = FleetRequest { toml, file: Some("fleet.toml".into()), directory: None };
-        Ok(self.client.put("/mailrail/v1/fleet", &request)?)
+        Ok(apply(&self.client, toml)?)
     }
 
     /// Where it takes mail: the kernel chose the port.
@@ -145,4 +147,10 @@ impl Drop for Server {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Has the server that this client speaks to take a fleet file.
+pub(crate) fn apply(client: &Client, toml: String) -> Result<ApplyReport, ClientError> {
+    let request = FleetRequest { toml, file: Some("fleet.toml".into()), directory: None };
+    client.put("/mailrail/v1/fleet", &request)
 }

@@ -6,7 +6,7 @@ use crate::{
     link::orders::{Action, Ask, Errand, Filter, Order},
     rehome,
     shard::Shard,
-    tests::two_shards::{Copy, append, names, open, pair, spool, stranded, two_shards},
+    tests::two_shards::{names, open, stranded, with_one_message},
 };
 use mailrail_queue::JobId;
 use mailrail_spool::MessageKey;
@@ -40,13 +40,7 @@ async fn arrives(shards: &[Rc<Shard>; 2], (key, job): (MessageKey, JobId)) {
 }
 
 fn run(test: impl AsyncFnOnce([Rc<Shard>; 2]) + 'static) {
-    let root = tempfile::tempdir().unwrap();
-    let config = two_shards(root.path());
-    let mut spools = [0, 1].map(|n| spool(&root.path().join(n.to_string())));
-    append(&mut spools[0], &Copy { shard: 0, recipients: &[1], moved: false });
-    let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
-    executor.run(async move {
-        let shards = pair(&config, spools);
+    with_one_message(async |shards| {
         shards.iter().for_each(|shard| shard.loaded.set(true));
         test(shards).await;
     });

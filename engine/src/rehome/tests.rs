@@ -5,7 +5,7 @@ use crate::{
     clock,
     link::Snapshot,
     mesh::{self, Request},
-    tests::two_shards::{Copy, append, pair, spool, stranded, two_shards},
+    tests::two_shards::{stranded, with_one_message},
 };
 use mailrail_queue::{
     Left,
@@ -56,13 +56,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn what_is_on_its_way_is_not_decided_again() {
-    let root = tempfile::tempdir().unwrap();
-    let config = two_shards(root.path());
-    let mut spools = [0, 1].map(|n| spool(&root.path().join(n.to_string())));
-    append(&mut spools[0], &Copy { shard: 0, recipients: &[1], moved: false });
-    let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
-    executor.run(async move {
-        let shards = pair(&config, spools);
+    with_one_message(async |shards| {
         let [here, there] = &shards;
         // The other one takes nothing before it is loaded.
         here.loaded.set(true);

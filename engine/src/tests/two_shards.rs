@@ -103,6 +103,16 @@ pub(crate) fn pair(config: &Arc<Config>, spools: [Spool; 2]) -> [Rc<Shard>; 2] {
     shards
 }
 
+/// Runs this with both; the first has a message in its spool, and neither is loaded.
+pub(crate) fn with_one_message(test: impl AsyncFnOnce([Rc<Shard>; 2]) + 'static) {
+    let root = tempfile::tempdir().unwrap();
+    let config = two_shards(root.path());
+    let mut spools = [0, 1].map(|n| spool(&root.path().join(n.to_string())));
+    append(&mut spools[0], &Copy { shard: 0, recipients: &[1], moved: false });
+    let executor = glommio::LocalExecutorBuilder::default().make().unwrap();
+    executor.run(async move { test(pair(&config, spools)).await });
+}
+
 /// The one message of a spool.
 pub(crate) fn only(spool: &Spool) -> MessageKey {
     let mut key = None;

@@ -2,7 +2,7 @@
 
 use mailrail_queue::{
     LeaseId, Left, Queue, Resolution,
-    policy::Policy,
+    policy::{Lease, Policy, Warmup},
     retry::RetrySchedule,
     time::{Mono, Wall},
     warmup::ledger::{Ledger, Note},
@@ -43,6 +43,11 @@ pub(crate) struct Shard {
     unsynced: Vec<(LeaseId, IpAddr, u32, Note)>,
 }
 
+/// The lease of this address, if it is this shard's.
+fn lease_of(policy: &Policy, shard: u16, ip: IpAddr) -> Option<&Lease> {
+    policy.leases.iter().find(|lease| lease.address == ip && lease.shard == shard)
+}
+
 impl Shard {
     pub(crate) fn new(number: u16, seed: u64, durable: BTreeMap<IpAddr, Kept>) -> Self {
         let retry = RetrySchedule { first: Duration::from_secs(300), ..RetrySchedule::default() };
@@ -56,21 +61,19 @@ impl Shard {
         Self::new(self.number, seed, self.durable)
     }
 
-    fn warmup(&self, ip: IpAddr) -> Option<&mailrail_queue::policy::Warmup> {
-        let lease = self.policy.leases.iter().find(|lease| lease.address == ip && lease.shard == self.number)?;
-        lease.warmup.as_deref()
+    fn warmup(&self, ip: IpAddr) -> Option<&Warmup> {
+        lease_of(&self.policy, self.number, ip)?.warmup.as_deref()
     }
 
     /// Is this leased IP one of this shard's?
     pub(crate) fn owns(&self, ip: IpAddr) -> bool {
-        self.policy.leases.iter().any(|lease| lease.address == ip && lease.shard == self.number)
+        lease_of(&self.policy, self.number, ip).is_some()
     }
 
     /// Takes a snapshot, in the order in which the engine does.
     pub(crate) fn take(&mut self, now: Mono, wall: Wall, policy: &Arc<Policy>) {
         self.policy = Arc::clone(policy);
-        let mine = |ip: IpAddr| policy.leases.iter().any(|lease| lease.address == ip && lease.shard == self.number);
-        self.queue.strand_lost(mine);
+        self.queue.strand_lost(|ip| lease_of(policy, self.number, ip).is_some());
         let gone = |(ip, own): (&IpAddr, &Own)| {
             self.warmup(*ip).is_none_or(|warmup| warmup.leasing != own.leasing).then_some(*ip)
         };

@@ -15,6 +15,7 @@ use mailrail_engine::{
     link::{QueueRow, orders::Action},
 };
 use select::Selection;
+use std::net::IpAddr;
 
 /// Show queued mail with the reason and the next try, and suspend, retry, reroute, bounce or cancel it
 #[derive(Debug, clap::Args)]
@@ -154,13 +155,13 @@ fn sites(rows: &[QueueRow], now: u64) -> Table {
     for row in rows {
         table.row([
             text(site(row)),
-            lease(row),
+            lease(row.ip),
             figure(row.queued),
             unless_zero(row.deferred, warn),
             figure(row.in_flight),
             figure(row.connections.into()),
             text(units::relative(row.oldest, now)),
-            next_try(row, now),
+            next_try(row.next_try, row.held, row.in_flight, now),
             text(&row.reason),
         ]);
     }
@@ -181,10 +182,10 @@ fn messages(rows: &[QueueRow], now: u64) -> Table {
         table.row([
             text(row.message.as_deref().unwrap_or("-")),
             text(row.recipients.join(" ")),
-            lease(row),
+            lease(row.ip),
             text(units::relative(row.oldest, now)),
             figure(row.attempts.into()),
-            next_try(row, now),
+            next_try(row.next_try, row.held, row.in_flight, now),
             text(&row.reason),
         ]);
     }
@@ -203,15 +204,17 @@ fn site(row: &QueueRow) -> String {
     }
 }
 
-fn lease(row: &QueueRow) -> Cell {
-    row.ip.map_or_else(|| bad("none may take it"), text)
+/// The leased IP that mail waits for.
+pub(super) fn lease(ip: Option<IpAddr>) -> Cell {
+    ip.map_or_else(|| bad("none may take it"), text)
 }
 
-fn next_try(row: &QueueRow, now: u64) -> Cell {
-    match row.next_try {
+/// When mail is tried next; times in milliseconds since 1970.
+pub(super) fn next_try(next_try: Option<u64>, held: bool, in_flight: u64, now: u64) -> Cell {
+    match next_try {
         Some(at) if at > now => text(units::relative(at, now)),
-        None if row.held => dim("held"),
-        _ if row.in_flight > 0 => dim("under way"),
+        None if held => dim("held"),
+        _ if in_flight > 0 => dim("under way"),
         _ => text("now"),
     }
 }

@@ -1,6 +1,6 @@
 //! 250 means durable: what was accepted survives SIGKILL, a clean stop, and a change of shards.
 
-use crate::world::{FLEET, MESSAGE, World, host};
+use crate::world::{FLEET, MESSAGE, World, fleet_of_one, host};
 use mailrail_bench::model::{Failure, Model, Stage};
 
 /// Messages of a lease that moves.
@@ -120,8 +120,7 @@ fn mail_whose_lease_moves_before_its_domain_is_resolved_goes_by_the_new_owner() 
         zone.mx("one.test", 10, "mx.one.test").delay("one.test", late).a("mx.one.test", host(0))
     })
     .started();
-    let second = "[[ip]]\naddress = \"127.0.10.2\"\nhelo = \"out2.sender.test\"\npool = \"main\"\nshard = 1\n";
-    let only = FLEET.replace(second, "");
+    let only = fleet_of_one();
     world.apply(&only);
     for n in 0..4 {
         world.submit(&[&format!("b{n}@one.test")], MESSAGE);
@@ -136,9 +135,7 @@ fn mail_whose_lease_moves_before_its_domain_is_resolved_goes_by_the_new_owner() 
 #[test]
 fn the_mail_of_a_lease_that_moves_to_another_shard_shares_syncs_there() {
     let mut world = world();
-    let second = "[[ip]]\naddress = \"127.0.10.2\"\nhelo = \"out2.sender.test\"\npool = \"main\"\nshard = 1\n";
-    let only = FLEET.replace(second, "");
-    assert!(only.len() < FLEET.len());
+    let only = fleet_of_one();
     world.apply(&only);
     let mut client = world.connect();
     client.ask("EHLO client.test");

@@ -341,6 +341,14 @@ selector = "s1"
 key_file = "s1.pem"
 "#;
 
+/// The same with the first leased IP only.
+pub fn fleet_of_one() -> String {
+    let second = "[[ip]]\naddress = \"127.0.10.2\"\nhelo = \"out2.sender.test\"\npool = \"main\"\nshard = 1\n";
+    let only = FLEET.replace(second, "");
+    assert!(only.len() < FLEET.len());
+    only
+}
+
 /// A message from the sender's domain.
 pub const MESSAGE: &str = "From: A <a@sender.test>\r\nTo: b@one.test\r\nSubject: hello\r\n\r\nHello.\r\n";
 

@@ -10,10 +10,11 @@ use super::{
 use crate::{
     client::{Client, ClientError, encoded},
     cmd::Failure,
+    server,
 };
 use mailrail_engine::{
     control::api::types::{
-        ApplyReport, FleetRequest, QueueReport,
+        QueueReport,
         audit::AuditPage,
         orders::{OrderReport, OrderRequest, Orders, SuspendRequest, Suspensions},
         provider::{Lift, ProviderDone, Suspend},
@@ -155,7 +156,7 @@ impl Operator {
             })?;
         }
         let toml = work.fleet.text(|| None);
-        work.insist(patience, |client| put_fleet(client, &toml))?;
+        work.insist(patience, |client| server::apply(client, toml.clone()))?;
         work.findings.unfinished = work.carried_out(patience)?;
         work.findings.forgotten = work.truth.forgotten(&in_force, &work.audited(patience)?);
         Ok(work.findings)
@@ -265,7 +266,7 @@ impl Work {
         let (mut chance, shards) = (self.chance, u64::from(self.shards));
         let toml = self.fleet.text(|| Some((next(&mut chance) % shards) as u16));
         self.chance = chance;
-        put_fleet(&self.client, &toml)
+        server::apply(&self.client, toml).map(drop)
     }
 
     fn move_pool(&mut self) -> Result<(), ClientError> {
@@ -346,11 +347,6 @@ impl Work {
             before = format!("&before={next}");
         }
     }
-}
-
-fn put_fleet(client: &Client, toml: &str) -> Result<(), ClientError> {
-    let request = FleetRequest { toml: toml.to_owned(), file: Some("fleet.toml".into()), directory: None };
-    client.put::<ApplyReport>("/mailrail/v1/fleet", &request).map(drop)
 }
 
 #[cfg(test)]

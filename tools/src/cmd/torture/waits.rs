@@ -1,9 +1,9 @@
 //! What the server says still waits when patience has ended: keys for the books, sums by cause for whoever must find out why.
 
 use super::books;
-use crate::ui::{
-    table::{Left, Right, Table, figure, text},
-    units,
+use crate::{
+    cmd::queue,
+    ui::table::{Left, Right, Table, figure, text},
 };
 use mailrail_engine::link::QueueRow;
 use serde::Serialize;
@@ -80,19 +80,14 @@ pub(super) fn table(causes: &[Cause], now: u64) -> Table {
         Left("REASON"),
     ]);
     for cause in causes {
-        let next = match cause.next_try {
-            _ if cause.held => "held".to_owned(),
-            Some(at) => units::relative(at, now),
-            None => "now".to_owned(),
-        };
         table.row([
             text(format!("shard {}", cause.shard)),
-            text(cause.ip.map_or_else(|| "none".to_owned(), |ip| ip.to_string())),
+            queue::lease(cause.ip),
             text(cause.pool.as_deref().unwrap_or("")),
             figure(cause.recipients),
             figure(cause.in_flight),
             figure(u64::from(cause.attempts)),
-            text(next),
+            queue::next_try(cause.next_try, cause.held, cause.in_flight, now),
             text(&cause.reason),
         ]);
     }
